@@ -1,0 +1,66 @@
+"""Python starts with this module while the book is built or tested: no network, and warnings are errors.
+
+The folder stands first in PYTHONPATH, so lessons, notebook kernels and every process that they start obey it.
+"""
+
+import os
+import socket
+import sys
+import warnings
+
+# Third-party warnings that no lesson can avoid: (message, category, module), each with its reason.
+UNAVOIDABLE = (
+    # Jupyter's kernel asks for a debugger that is told to stay off.
+    ("Debugger warning", UserWarning, r"ipykernel"),
+)
+
+
+class NetworkRefusedError(OSError):
+    """A lesson tried to reach another machine."""
+
+
+def be_strict():
+    """Turn warnings into errors, but for the short list above."""
+    warnings.resetwarnings()
+    warnings.simplefilter("error")
+    for message, category, module in UNAVOIDABLE:
+        warnings.filterwarnings("ignore", message, category, module)
+
+
+def _is_local(host):
+    """Whether a host name or address means this machine."""
+    if host in (None, "", b"", "localhost", b"localhost", socket.gethostname()):
+        return True
+    text = host.decode() if isinstance(host, bytes) else str(host)
+    return text.startswith("127.") or text in {"::1", "::", "0.0.0.0", "0:0:0:0:0:0:0:1"}
+
+
+def _refuse(event, args):
+    """Audit hook: raise when a socket is about to leave this machine, and leave a note for the build."""
+    if event == "socket.getaddrinfo" or event.startswith("socket.gethostby"):
+        host = args[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg") and isinstance(args[1], tuple):
+        host = args[1][0]
+    else:
+        return
+    if not _is_local(host):
+        note = f"{event} {host!r}"
+        journal = os.environ.get("BOOK_REFUSED")
+        if journal:
+            descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(descriptor, (note + "\n").encode())
+            os.close(descriptor)
+        raise NetworkRefusedError(f"the book runs without a network, and this code asked for one: {note}")
+
+
+def refuse_network():
+    """Refuse every connection that leaves this machine, for the life of the process."""
+    if not getattr(sys, "_book_guarded", False):
+        sys._book_guarded = True
+        sys.addaudithook(_refuse)
+
+
+if __name__ == "sitecustomize" and os.environ.get("BOOK_GUARD"):
+    refuse_network()
+    if os.environ["BOOK_GUARD"] == "strict":
+        be_strict()

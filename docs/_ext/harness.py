@@ -1,0 +1,238 @@
+"""Run each lesson in a clean state, see what it leaves behind, and write down that it ran.
+
+Sphinx-Gallery calls `reset` before and after every lesson and `scrape` after every code cell (both are named in conf.py).
+The record lies beside the lesson's generated page as ``NN_name.record.json``.
+"""
+
+import ast
+import ctypes
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+from course import Sources
+from guard import sitecustomize as guard
+from sphinx_gallery.scrapers import matplotlib_scraper
+
+SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
+PATIENCE = 2.0  # seconds that a lesson's processes have to end after its last line
+
+_run = {}
+
+
+def setup(app):
+    """Guard the build and every process that it starts."""
+    journal = Path(app.outdir).parent / "refused.txt"
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    journal.write_text("")
+    os.environ["BOOK_REFUSED"] = str(journal)
+    os.environ["BOOK_GUARD"] = "network"
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(guard.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    guard.refuse_network()
+    return {"parallel_read_safe": True}
+
+
+def count_checks(code):
+    """Count the assertions that a cell itself executes: not those inside functions it only defines."""
+    queue, checks = list(ast.parse(code).body), 0
+    while queue:
+        node = queue.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+        checks += isinstance(node, ast.Assert) or name.startswith("assert_")
+        queue += ast.iter_child_nodes(node)
+    return checks
+
+
+def global_state():
+    """Return everything that one lesson could change for the next."""
+    state = {"working directory": str(Path.cwd()), "environment": dict(os.environ)}
+    if "matplotlib" in sys.modules:
+        state["Matplotlib's rcParams"] = dict(sys.modules["matplotlib"].rcParams)
+    if "numpy" in sys.modules:
+        state["NumPy's error settings"] = sys.modules["numpy"].geterr()
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        state |= {
+            "default dtype": torch.get_default_dtype(),
+            "default device": str(torch.get_default_device()),
+            "number of threads": torch.get_num_threads(),
+            "gradient mode": torch.is_grad_enabled(),
+            "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        }
+    return state
+
+
+def reset(gallery_conf, fname, when):
+    """Put every global setting to its start (before), or report what the lesson left behind (after)."""
+    if when == "before":
+        if importlib.util.find_spec("torch") and not os.environ.get("BOOK_WITHOUT_TORCH"):
+            import torch
+
+            torch.set_num_threads(1)
+        _set_style()
+        _set_seeds()
+        _adopt_orphans()
+        _run.clear()
+        _run.update(
+            cells=0, checks=0, problems=[], state=global_state(), children=_children(), refused=_refused(), target=None
+        )
+        _run["filters"] = warnings.filters[:]
+        guard.be_strict()
+        _run["started"] = _run["ended"] = time.perf_counter()
+        return
+    warnings.filters[:] = _run["filters"]
+    _run["problems"] += [*_state_problems(), *_seed_problems(), *_process_problems(), *_network_problems()]
+    if _run["target"] is not None:
+        _write_record(_run["target"])
+
+
+def scrape(block, block_vars, gallery_conf):
+    """Count a cell that has just run, and save its figures."""
+    _run["ended"] = time.perf_counter()
+    target = Path(block_vars["target_file"])
+    if _run["target"] is None:
+        _run.update(target=target, source=Path(block_vars["src_file"]), files=_files(block_vars["src_file"]))
+    _run["cells"] += 1
+    if block_vars["execute_script"]:
+        _run["checks"] += count_checks(block.content)
+    else:
+        _run["problems"].append(f"cell {_run['cells']} (line {block.lineno}) raised an exception")
+    return matplotlib_scraper(block, block_vars, gallery_conf)
+
+
+def _write_record(target):
+    source = _run["source"]
+    new = sorted(_files(source) - _run["files"])
+    if new:
+        _run["problems"].append(f"wrote files beside the lesson: {', '.join(new)}; use a temporary folder")
+    record = {
+        "lesson": f"{target.parent.name}/{target.stem}",
+        "seconds": round(_run["ended"] - _run["started"], 2),
+        "cells": _run["cells"],
+        "checks": _run["checks"],
+        "problems": _run["problems"],
+        "python": sys.version.split()[0],
+        "torch": getattr(sys.modules.get("torch"), "__version__", "").split("+")[0],
+        "key": Sources(source.parents[2] / "src").key(source.read_text(encoding="utf-8")),
+        "at": time.time(),
+    }
+    target.with_suffix(".record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _set_style():
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcdefaults()
+    mpl.use("agg")
+    if importlib.util.find_spec("pytorch_course"):
+        mpl.style.use("pytorch_course.book")
+
+
+def _set_seeds():
+    random.seed(SENTINEL)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(SENTINEL)
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.manual_seed(SENTINEL)
+
+
+def _draws():
+    """Return, per generator, its seed's mark and its position in the stream of that seed."""
+    marks = {"random": (random.getstate()[1][:-1], random.getstate()[1][-1])}
+    if "numpy" in sys.modules:
+        _, key, position, *_ = sys.modules["numpy"].random.get_state()
+        marks["numpy.random"] = (key.tobytes(), position)
+    if "torch" in sys.modules:
+        generator = sys.modules["torch"].default_generator
+        marks["torch"] = (generator.initial_seed(), generator.get_state().numpy().tobytes())
+    return marks
+
+
+def _seed_problems():
+    now = _draws()
+    _set_seeds()
+    start = _draws()
+    return [
+        f"drew random numbers from {name} without setting a seed first"
+        for name, (mark, position) in now.items()
+        if name in start and mark == start[name][0] and position != start[name][1]
+    ]
+
+
+def _state_problems():
+    state = global_state()
+    changed = []
+    for name, value in _run["state"].items():
+        if state[name] == value:
+            continue
+        if isinstance(value, dict):
+            keys = sorted(key for key in value.keys() | state[name].keys() if value.get(key) != state[name].get(key))
+            name = f"{name} ({', '.join(keys)})"
+        changed.append(f"changed the {name} and did not put it back")
+    _restore(_run["state"])
+    return changed
+
+
+def _restore(state):
+    os.chdir(state["working directory"])
+    os.environ.clear()
+    os.environ.update(state["environment"])
+    if "default dtype" in state:
+        torch = sys.modules["torch"]
+        torch.set_default_dtype(state["default dtype"])
+        torch.set_default_device(None if state["default device"] == "cpu" else state["default device"])
+        torch.set_num_threads(state["number of threads"])
+        torch.set_grad_enabled(state["gradient mode"])
+        torch.use_deterministic_algorithms(state["deterministic algorithms"])
+
+
+def _adopt_orphans():
+    """Make this process the parent of any orphan below it, so that a daemonised process is seen too (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def _children():
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def _process_problems():
+    from multiprocessing import resource_tracker
+
+    keep = {*_run["children"], resource_tracker._resource_tracker._pid}
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in keep]
+    _, alive = psutil.wait_procs(left, timeout=PATIENCE if left else 0)
+    problems = []
+    for child in alive:
+        try:
+            problems.append(f"left a process running: {' '.join(child.cmdline())[:80]}")
+            child.send_signal(signal.SIGKILL)
+            child.wait(PATIENCE)
+        except psutil.NoSuchProcess:
+            continue
+    return problems
+
+
+def _refused():
+    journal = Path(os.environ["BOOK_REFUSED"])
+    return journal.read_text().splitlines() if journal.exists() else []
+
+
+def _network_problems():
+    return [f"asked for the network: {line}" for line in _refused()[len(_run["refused"]) :]]
+
+
+def _files(source):
+    return {path.name for path in Path(source).parent.iterdir() if path.name != "__pycache__"}

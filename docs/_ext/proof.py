@@ -1,0 +1,109 @@
+"""Fail the build unless every lesson and chapter ran; write ``lessons.json`` from the runs themselves."""
+
+import json
+import time
+from pathlib import Path
+
+from course import Lesson
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
+
+
+def setup(app):
+    """Connect to the build."""
+    app.connect("builder-inited", lambda app: setattr(app, "build_started", time.time()), priority=1)
+    app.connect("builder-inited", read_records, priority=900)  # after Sphinx-Gallery has run the lessons
+    app.connect("env-get-outdated", outdated)
+    app.connect("env-check-consistency", check_chapters)
+    app.connect("build-finished", write_proof)
+    app.add_directive("timings", Timings)
+    return {"parallel_read_safe": True, "env_version": 1}
+
+
+def problems_of(lesson: Lesson, record: dict | None) -> list[str]:
+    """Return why a lesson's record does not prove that it ran."""
+    if record is None:
+        return ["was not run: it holds no code cell, or the build left it out"]
+    return record["problems"]
+
+
+def read_records(app):
+    """Read what every run wrote; complain about each lesson that has no good record."""
+    app.records, app.unproved = {}, False
+    for lesson in (lesson for part in app.course for lesson in part.lessons):
+        path = Path(app.srcdir) / f"{lesson.docname}.record.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        app.records[lesson.id] = record
+        if app.config.book_only and not any(lesson.id.startswith(only) for only in app.config.book_only):
+            continue
+        for problem in problems_of(lesson, record):
+            app.unproved = True
+            logger.warning("%s: %s", lesson.path, problem, type="lesson")
+
+
+def outdated(app, env, *_):
+    """Read again the pages of lessons that ran, and the pages that show times."""
+    ran = {name: record["at"] for name, record in app.records.items() if record}
+    before, env.book_ran = getattr(env, "book_ran", {}), ran
+    changed = [f"lessons/{name}" for name in ran if before.get(name) != ran[name]]
+    return [*changed, *(getattr(env, "book_timings", set()) if changed or before.keys() != ran.keys() else ())]
+
+
+def check_chapters(app, env):
+    """Complain about each chapter whose cells did not run to their end."""
+    for name in app.chapter_keys:
+        if app.config.book_only and not any(name.startswith(only) for only in app.config.book_only):
+            continue
+        done = env.nb_metadata.get(name, {}).get("exec_data", {})
+        if not done.get("succeeded"):
+            app.unproved = True
+            logger.warning("%s: the cells of this chapter did not run", env.doc2path(name), type="lesson")
+
+
+def write_proof(app, exception):
+    """Write ``lessons.json`` beside the pages, unless something in the book is unproved."""
+    if exception or app.builder.format != "html" or app.unproved:
+        return
+    lessons = []
+    for lesson in (lesson for part in app.course for lesson in part.lessons):
+        record = app.records[lesson.id]
+        if record:
+            facts = {key: record[key] for key in ("seconds", "cells", "checks", "python", "torch", "key")}
+            now = record["at"] >= app.build_started
+            lessons.append({"id": lesson.id, "title": lesson.title, **facts, "ran_now": now})
+    chapters = [
+        {"id": name, "seconds": round(app.env.nb_metadata[name]["exec_data"]["runtime"], 2)}
+        for name in sorted(app.chapter_keys)
+        if app.env.nb_metadata.get(name, {}).get("exec_data")
+    ]
+    content = json.dumps({"lessons": lessons, "chapters": chapters}, indent=1)
+    (Path(app.outdir) / "lessons.json").write_text(content + "\n", encoding="utf-8")
+
+
+class Timings(SphinxDirective):
+    """``.. timings::`` lists every lesson with its time, cells and checks."""
+
+    def run(self):
+        """Build the table from the records."""
+        if not hasattr(self.env, "book_timings"):
+            self.env.book_timings = set()
+        self.env.book_timings.add(self.env.docname)
+        app = self.env.app
+        head = ("Lesson", "Seconds", "Cells", "Checks passed", "Ran on")
+        rows = []
+        for lesson in (lesson for part in app.course for lesson in part.lessons):
+            record = app.records[lesson.id]
+            if record:
+                on = f"torch {record['torch']}, Python {record['python']}"
+                rows.append((f":doc:`/{lesson.docname}`", record["seconds"], record["cells"], record["checks"], on))
+        total = sum(row[1] for row in rows)
+        text = [".. list-table::", "   :header-rows: 1", "   :class: timings", ""]
+        for row in (
+            head,
+            *rows,
+            (f"{len(rows)} lessons", round(total, 1), *(sum(c) for c in zip(*(r[2:4] for r in rows), strict=True)), ""),
+        ):
+            text += [f"   {'*' if not i else ' '} - {cell}" for i, cell in enumerate(row)]
+        return self.parse_text_to_nodes("\n".join(text))

@@ -1,0 +1,144 @@
+"""Configuration of the book: strings and plain data only, so that Sphinx can cache what it builds."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext")]
+
+project = "PyTorch in Practice"
+author = "the PyTorch in Practice maintainers"
+copyright = "2026, the PyTorch in Practice maintainers. Text: CC BY 4.0, code: BSD-3-Clause"
+language = "en"
+release = re.search(r'__version__ = "(.*)"', (HERE.parent / "src/pytorch_course/__init__.py").read_text())[1]
+
+extensions = [
+    "harness",
+    "fresh",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "myst_nb",
+    "sphinx_gallery.gen_gallery",
+    "sphinx_codeautolink",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+    "sphinxcontrib.katex",
+    "proof",
+    "wheel",
+    "lesson_page",
+    "course_map",
+    "accessible",
+]
+exclude_patterns = [
+    "_build",
+    "_ext",
+    "_templates",
+    "lessons/**.ipynb",
+    "api/_uses",
+    "sg_execution_times.rst",
+    "**/sg_execution_times.rst",
+]
+templates_path = ["_templates"]
+nitpicky = True
+keep_warnings = False
+smartquotes = True
+default_role = "code"
+rst_epilog = ""
+
+# The book: parts in reading order. A folder of gallery/ that is not here, or the other way round, stops the build.
+book_parts = ["tensors", "optimization", "training", "distributed"]
+book_only = os.environ.get("BOOK_ONLY", "").split()
+
+sphinx_gallery_conf = {
+    "examples_dirs": [f"../gallery/{part}" for part in book_parts],
+    "gallery_dirs": [f"lessons/{part}" for part in book_parts],
+    "filename_pattern": "|".join(re.escape(name) for name in book_only) or r"/\d\d_\w+\.py$",
+    "ignore_pattern": r"__init__",
+    "copyfile_regex": r"index\.rst",
+    "within_subsection_order": "FileNameSortKey",
+    "reset_modules": ("harness.reset",),
+    "reset_modules_order": "both",
+    "image_scrapers": ("harness.scrape",),
+    "image_srcset": ["2x"],
+    "capture_repr": ("_repr_html_",),
+    "doc_module": ("pytorch_course",),
+    "backreferences_dir": "api/_uses",
+    "inspect_global_variables": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+    "write_computation_times": False,
+    "plot_gallery": True,
+    "remove_config_comments": True,
+    "parallel": int(os.environ.get("BOOK_PARALLEL", "1")) if os.environ.get("BOOK_PARALLEL") else False,
+}
+
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "chapters")
+nb_execution_excludepatterns = (
+    [
+        f"{path.relative_to(HERE)}"
+        for path in HERE.glob("*/*.md")
+        if not path.relative_to(HERE).as_posix().startswith(tuple(book_only))
+    ]
+    if book_only
+    else []
+)
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_output_stderr = "warn"
+nb_merge_streams = False
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline", "attrs_block"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_preprocess_types = True
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+
+katex_css_path = "katex.css"  # KaTeX writes MathML here, so neither its style sheet nor its fonts are needed
+katex_options = "output: 'mathml', throwOnError: true"
+
+codeautolink_concat_default = True
+codeautolink_warn_on_missing_inventory = False
+codeautolink_warn_on_failed_resolve = False
+
+html_theme = "furo"
+html_title = "PyTorch in Practice"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+html_js_files = []
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_show_search_summary = False
+html_permalinks_icon = "#"
+html_baseurl = os.environ.get("BOOK_URL", "")
+html_additional_pages = {"404": "404.html"}
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+html_theme_options = {
+    "top_of_page_buttons": [],
+    "light_css_variables": {
+        "color-brand-primary": "#0b5c94",
+        "color-brand-content": "#0b5c94",
+        "color-brand-visited": "#5b4a9e",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#6cb8ee",
+        "color-brand-content": "#6cb8ee",
+        "color-brand-visited": "#b9a7f0",
+    },
+}
+copybutton_exclude = ".linenos, .gp, .go"
+suppress_warnings = ["config.cache"]
