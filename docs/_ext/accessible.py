@@ -2,19 +2,19 @@
 
 import re
 
+from sphinx.locale import get_translation
+
+_ = get_translation("book")
+
 
 def setup(app):
-    """Connect to the writing of pages."""
-    app.connect("html-page-context", mend, priority=900)
+    """Hand the templates the function that mends a page."""
+    app.connect("html-page-context", lambda app, name, template, context, doctree: context.update(mend=mend))
     return {"parallel_read_safe": True}
 
 
-def mend(app, pagename, templatename, context, doctree):
-    """Make scrolling blocks reachable by keyboard."""
-    if context.get("body"):
-        context["body"] = reachable(context["body"])
-
-
-def reachable(html):
-    """Give every block that scrolls sideways a place in the tab order."""
-    return re.sub(r"<pre(?! tabindex)", '<pre tabindex="0"', html)
+def mend(html):
+    """Return the page with named landmarks, and with every block that scrolls in the tab order."""
+    html = re.sub(r"<pre(?! tabindex)", '<pre tabindex="0"', str(html))
+    html = html.replace('<aside class="sidebar-drawer"', f'<aside class="sidebar-drawer" aria-label="{_("Book")}"')
+    return html.replace('<aside class="toc-drawer', f'<aside aria-label="{_("On this page")}" class="toc-drawer')

@@ -87,11 +87,15 @@ def reset(gallery_conf, fname, when):
         _run.update(
             cells=0, checks=0, problems=[], state=global_state(), children=_children(), refused=_refused(), target=None
         )
+        _run["files"] = _files(gallery_conf)
         _run["filters"] = warnings.filters[:]
         guard.be_strict()
         _run["started"] = _run["ended"] = time.perf_counter()
         return
     warnings.filters[:] = _run["filters"]
+    new = sorted(path.name for path in _files(gallery_conf) - _run["files"])
+    if new:
+        _run["problems"].append(f"wrote files beside the lesson: {', '.join(new)}; use a temporary folder")
     _run["problems"] += [*_state_problems(), *_seed_problems(), *_process_problems(), *_network_problems()]
     if _run["target"] is not None:
         _write_record(_run["target"])
@@ -101,21 +105,19 @@ def scrape(block, block_vars, gallery_conf):
     """Count a cell that has just run, and save its figures."""
     _run["ended"] = time.perf_counter()
     target = Path(block_vars["target_file"])
-    if _run["target"] is None:
-        _run.update(target=target, source=Path(block_vars["src_file"]), files=_files(block_vars["src_file"]))
-    _run["cells"] += 1
-    if block_vars["execute_script"]:
+    _run.update(target=target, source=Path(block_vars["src_file"]))
+    if Path.cwd() != _run["source"].resolve().parent:  # where Sphinx-Gallery starts each cell
+        _run["problems"].append("changed the working directory and did not put it back")
+    if not block_vars["execute_script"]:
+        _run["problems"].append(f"cell {_run['cells'] + 1} (line {block.lineno}) raised an exception")
+    elif ast.parse(block.content).body:
+        _run["cells"] += 1
         _run["checks"] += count_checks(block.content)
-    else:
-        _run["problems"].append(f"cell {_run['cells']} (line {block.lineno}) raised an exception")
     return matplotlib_scraper(block, block_vars, gallery_conf)
 
 
 def _write_record(target):
     source = _run["source"]
-    new = sorted(_files(source) - _run["files"])
-    if new:
-        _run["problems"].append(f"wrote files beside the lesson: {', '.join(new)}; use a temporary folder")
     record = {
         "lesson": f"{target.parent.name}/{target.stem}",
         "seconds": round(_run["ended"] - _run["started"], 2),
@@ -141,9 +143,12 @@ def _set_style():
 
 
 def _set_seeds():
+    """Start every generator at the sentinel; one draw makes Python's and NumPy's compute the state of that seed."""
     random.seed(SENTINEL)
+    random.random()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(SENTINEL)
+        sys.modules["numpy"].random.random()
     if "torch" in sys.modules:
         sys.modules["torch"].default_generator.manual_seed(SENTINEL)
 
@@ -234,5 +239,7 @@ def _network_problems():
     return [f"asked for the network: {line}" for line in _refused()[len(_run["refused"]) :]]
 
 
-def _files(source):
-    return {path.name for path in Path(source).parent.iterdir() if path.name != "__pycache__"}
+def _files(gallery_conf):
+    """Return every file of the gallery's folders, where Sphinx-Gallery runs the lessons."""
+    folders = [Path(gallery_conf["src_dir"], folder) for folder in gallery_conf["examples_dirs"]]
+    return {path for folder in folders for path in folder.iterdir() if path.name != "__pycache__"}

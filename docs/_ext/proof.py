@@ -24,8 +24,8 @@ def setup(app):
 
 def problems_of(lesson: Lesson, record: dict | None) -> list[str]:
     """Return why a lesson's record does not prove that it ran."""
-    if record is None:
-        return ["was not run: it holds no code cell, or the build left it out"]
+    if record is None or (record["cells"] == 0 and not record["problems"]):
+        return ["was not run: it holds no code, or the build left it out"]
     return record["problems"]
 
 

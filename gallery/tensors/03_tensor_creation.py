@@ -181,8 +181,7 @@ rules = {
 }
 for call, result in rules.items():
     print(f"{call:<18} {result.tolist()}  {result.dtype}")
-assert rules["arange(1, 4)"].tolist() == [1, 2, 3]  # the end is left out
-assert rules["linspace(1, 4, 4)"].tolist() == [1, 2, 3, 4]  # both ends are in
+assert rules["arange(1, 4)"].tolist() == [1, 2, 3]  # the end is left out; linspace has both ends
 assert rules["zeros(2, 3)"].sum() == 0 and rules["full((2,), 7)"].dtype == torch.int64
 assert rules["eye(2, 3)"].sum() == 2 and torch.equal(torch.eye(2), torch.ones(2).diag())
 
@@ -207,6 +206,10 @@ for borrowed in (
 ):
     assert borrowed.shape == (2, 3) and borrowed.dtype == torch.float64
 
+# %%
+# Three calls that tables of functions often promise do not exist. An identity has two sides and no third, ``linspace`` needs its number
+# of steps, and :func:`torch.normal` with two plain numbers needs a size.
+
 wrong_calls = (lambda: torch.eye(2, 3, 4), lambda: torch.linspace(1, 10), lambda: torch.normal(0.0, 1.0))
 for call in wrong_calls:
     try:
@@ -217,9 +220,6 @@ for call in wrong_calls:
         raise AssertionError("one of the wrong calls went through")
 
 # %%
-# Three calls that tables of functions often promise and that do not exist: an identity has two sides and no third, ``linspace`` needs its
-# number of steps, and :func:`torch.normal` with two plain numbers needs a size.
-#
 # And when chance fills it?
 # -------------------------
 #

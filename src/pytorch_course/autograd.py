@@ -404,6 +404,8 @@ def compare_gradients(
         raise ValueError("compare_gradients needs at least one input tensor after f and df")
     copies = [_promote(x, f"input {n}") for n, x in enumerate(inputs)]
     hand = df(*(x.clone() for x in copies))
+    if not isinstance(hand, (Tensor, Sequence)):
+        raise TypeError(f"df must return a tensor or a sequence of them, got {type(hand).__name__}")
     gradients = (hand,) if isinstance(hand, Tensor) else tuple(hand)
     if len(gradients) != len(copies):
         raise ValueError(f"df must return one gradient per input: {len(copies)} expected, got {len(gradients)}")
@@ -447,7 +449,7 @@ def _by_autograd(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Te
         raise ValueError("f returned two results for the same inputs; switch its randomness off, such as dropout")
     if not value.requires_grad:
         return tuple(torch.zeros_like(x) for x in inputs)
-    return torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
+    return torch.autograd.grad(value, leaves, torch.ones_like(value), materialize_grads=True)
 
 
 def _by_differences(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -643,7 +645,10 @@ def _draw(g: Graph, ax: Axes | None) -> Axes:
     width, height = layout.extent if right else layout.extent[::-1]
     if ax is None:
         room = (max(width, plt.rcParams["figure.figsize"][0]), height)
-        ax = plt.figure(figsize=room, layout="none").add_axes((0, 0, 1, 1))
+        figure = plt.figure(figsize=room, layout="constrained")
+        # Not layout="none" at once: after a first save Matplotlib would then fall back to the layout of the style.
+        figure.set_layout_engine("none")
+        ax = figure.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
     # One unit is an inch, or less where there is too little room.
     scale = _scale((width, height), room)
@@ -734,7 +739,8 @@ def _draw_node(ax: Axes, node: Node, box: tuple[float, float], centre: tuple[flo
     face, edge = _FACE[node.kind]
     corner = f"round,pad=0,rounding_size={high / 2 if node.kind == 'leaf' else 0.06}"
     start = (x - wide / 2, y - high / 2)
-    ax.add_patch(FancyBboxPatch(start, wide, high, boxstyle=corner, fc=face, ec=edge, lw=1.5 * scale))
+    patch = FancyBboxPatch(start, wide, high, boxstyle=corner, fc=face, ec=edge, lw=1.5 * scale, gid=f"node-{node.id}")
+    ax.add_patch(patch)
     texts = [text for text in (node.operation, node.detail) if text]
     for n, text in enumerate(texts):
         weight = "bold" if n == 1 and node.name else "normal"

@@ -21,9 +21,8 @@ import torch.distributed as dist
 if sys.platform != "win32":
     import fcntl
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-_UNFINISHED = ".unfinished"
 _LOCK_NAME = ".lock"
 _STEP_NAME = re.compile(r"step-(\d+)\.pt")
 
@@ -45,7 +44,7 @@ class State(Protocol):
         """Return everything that a resumed run needs."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Take over what ``state_dict()`` returned."""
 
 
 def save(obj: object, path: str | os.PathLike[str]) -> Path:
@@ -137,8 +136,8 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
     ...     try:
     ...         load(path)
     ...     except CheckpointError as error:
-    ...         print(str(error).replace(folder, "..."))
-    .../state.pt is damaged: wrong checksum in the entry state/data/0
+    ...         print(str(error).removeprefix(str(path)))
+     is damaged: wrong checksum or header in the entry checkpoint/data/0
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -278,6 +277,7 @@ class Checkpoints:
 
     def _newest(self) -> tuple[Path | None, Any]:
         self._own_folder()
+        self._damaged.clear()
         problems: list[str] = []
         for _, path in reversed(self._files()):
             try:
@@ -303,7 +303,7 @@ class Checkpoints:
     def _own_folder(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = _FolderLock.of(self.root.resolve() / _LOCK_NAME)
+            self._lock = _lock_folder(self.root.resolve() / _LOCK_NAME)
         except OSError as error:
             raise CheckpointError(f"cannot use {self.root}: {error}") from error
 
@@ -333,11 +333,14 @@ def _verify(file: IO[bytes], path: Path) -> None:
     """Check the checksum of every entry, and that nothing in the file asks for code."""
     try:
         with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
+            # Two fields that zipfile ignores and torch obeys. With two sizes zipfile checks the shorter; of an entry
+            # marked as a folder torch reads nothing, and the tensor holds whatever was in memory.
+            odd = [e.filename for e in archive.infolist() if e.file_size != e.compress_size or e.external_attr]
+            bad = odd[0] if odd else archive.testzip()
     except Exception as error:  # Damaged headers make zipfile raise almost anything.
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
     if bad is not None:
-        raise CheckpointError(f"{path} is damaged: wrong checksum in the entry {bad}")
+        raise CheckpointError(f"{path} is damaged: wrong checksum or header in the entry {bad}")
     file.seek(0)
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
@@ -351,23 +354,23 @@ def _verify(file: IO[bytes], path: Path) -> None:
 def _temporary_beside(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     """Open a new file beside `path`, locked so that nobody takes it for a stray, and gone at the end."""
     while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
-        with temporary.open("xb") as file:
-            # Between open and lock, another process may have swept the file away: then try another one.
-            if not (_try_lock(file) and os.fstat(file.fileno()).st_nlink):
-                continue
-            try:
-                yield temporary, file
-            finally:
-                temporary.unlink(missing_ok=True)
-            return
+        # Torch names the entries after the part before the dot, so the bytes do not depend on the random part.
+        temporary = path.with_name(f"checkpoint.{secrets.token_hex(8)}-unfinished")
+        try:
+            with temporary.open("xb") as file:
+                # Between open and lock, another process may have swept the file away: then try another one.
+                if _try_lock(file) and os.fstat(file.fileno()).st_nlink:
+                    yield temporary, file
+                    return
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:
     """Remove the temporary files whose writers are dead: those that nobody has locked."""
     if sys.platform == "win32":
         return
-    for stray in folder.glob(f".*{_UNFINISHED}"):
+    for stray in folder.glob("checkpoint.*-unfinished"):
         with suppress(OSError), stray.open("rb+") as file:
             if _try_lock(file):
                 stray.unlink()
@@ -408,8 +411,6 @@ class _FolderLock:
     often has the same one. The file names the process only for people.
     """
 
-    held: "weakref.WeakValueDictionary[Path, _FolderLock]" = weakref.WeakValueDictionary()
-
     def __init__(self, path: Path) -> None:
         self.file = path.open("a+b", buffering=0)
         weakref.finalize(self, self.file.close)
@@ -420,27 +421,33 @@ class _FolderLock:
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
-    @classmethod
-    def of(cls, path: Path) -> "_FolderLock":
-        lock = cls.held.get(path)
-        # Someone may have removed the folder and made it anew.
-        if lock is None or not path.exists() or not os.path.samestat(os.fstat(lock.file.fileno()), path.stat()):
-            lock = cls.held[path] = cls(path)
-        return lock
+    def holds(self, path: Path) -> bool:
+        """Whether the locked file is still the one at `path`: someone may have removed the folder and made it anew."""
+        return path.exists() and os.path.samestat(os.fstat(self.file.fileno()), path.stat())
 
-    @classmethod
-    def forget(cls) -> None:
-        """In a forked child: a data worker that outlives its killed run must not keep the folder locked."""
-        for lock in list(cls.held.values()):
-            lock.file.close()
-        cls.held.clear()
+
+_LOCKS: weakref.WeakValueDictionary[Path, _FolderLock] = weakref.WeakValueDictionary()
+
+
+def _lock_folder(path: Path) -> _FolderLock:
+    lock = _LOCKS.get(path)
+    if lock is None or not lock.holds(path):
+        lock = _LOCKS[path] = _FolderLock(path)
+    return lock
+
+
+def _forget_locks() -> None:
+    """In a forked child: a data worker that outlives its killed run must not keep the folder locked."""
+    for lock in list(_LOCKS.values()):
+        lock.file.close()
+    _LOCKS.clear()
 
 
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_FolderLock.forget)
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
-def _on_rank_zero(action: Callable[[], T]) -> T:
+def _on_rank_zero(action: Callable[[], _T]) -> _T:
     """Run `action` on rank 0 only. Every rank returns its result, or raises if it failed."""
     if not _distributed():
         return action()
@@ -456,11 +463,11 @@ def _on_rank_zero(action: Callable[[], T]) -> T:
         raise failure
     if box[1] is not None:
         raise CheckpointError(f"rank 0 failed with {box[1]}")
-    result: T = box[0]
+    result: _T = box[0]
     return result
 
 
-def _on_every_rank(action: Callable[[], T]) -> T:
+def _on_every_rank(action: Callable[[], _T]) -> _T:
     """Run `action` on every rank. If it fails on one, all of them raise."""
     if not _distributed():
         return action()

@@ -6,14 +6,13 @@ import html
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product, zip_longest
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Literal, NamedTuple, SupportsIndex
 
 import torch
 
 if TYPE_CHECKING:
     import matplotlib.axes
-    import matplotlib.text
 
 Shape = tuple[int, ...]
 Band = tuple[str, str]  # the text and the colour of one layer of a drawn cell
@@ -38,10 +37,12 @@ def _storage(t: torch.Tensor, name: str) -> torch.UntypedStorage:
         raise TypeError(f"{name} is quantised: its storage holds codes, not elements; pass {name}.int_repr()")
     try:
         storage = t.untyped_storage()
-        real = storage.device.type != "meta" and storage.data_ptr() >= 0
-    except RuntimeError as error:  # tensors that wrap others, such as those inside torch.func transforms
+        memory = storage.device.type != "meta"
+        if memory:
+            storage.data_ptr()  # raises where a wrapper only pretends to have a storage
+    except RuntimeError as error:  # such as inside torch.func transforms
         raise TypeError(f"{name} wraps another tensor and has no storage of its own") from error
-    if not real:
+    if not memory:
         raise ValueError(f"{name} is a meta or fake tensor: it has a shape but no memory")
     return storage
 
@@ -470,13 +471,12 @@ class Broadcast:
         for label, texts in rows:
             cells = [text.rjust(width) for text, width in zip(texts, wide, strict=True)]
             crosses = [" x " if text.strip().isdigit() else "   " for text in cells[:-1]]
-            lines.append(
-                f"{label:<{left}}  {''.join(map(''.join, zip_longest(cells, crosses, fillvalue='')))}".rstrip()
-            )
+            joined = "".join(cell + cross for cell, cross in zip(cells, [*crosses, ""], strict=False))
+            lines.append(f"{label:<{left}}  {joined}")
         if self.clash is not None:
             *most, last = map(str, self._sizes(self.clash))
             lines[-1] += f"  axis {self.clash}: {', '.join(most)} and {last} differ and none is 1"
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
         lines = []
@@ -648,9 +648,9 @@ class _Canvas:
         size: float = 0.4,
         colour: str = BLACK,
         align: Literal["left", "center", "right"] = "center",
-    ) -> matplotlib.text.Text:
+    ) -> None:
         """Write text, vertically centred at (x, y), in a size given in cells."""
-        return self.ax.text(x, y, text, size=size * self.scale, color=colour, ha=align, va="center_baseline")
+        self.ax.text(x, y, text, size=size * self.scale, color=colour, ha=align, va="center_baseline")
 
     def cell(
         self, x: float, y: float, wide: float, high: float, bands: Sequence[Band], edge: str = BLACK, line: str = "-"
@@ -662,13 +662,14 @@ class _Canvas:
         for i, (text, colour) in enumerate(bands):
             self.ax.add_patch(Rectangle((x, y + i * part), wide, part, facecolor=colour, edgecolor="none"))
             size = min(0.42, 0.75 * part, 0.9 * wide / (0.62 * max(1, len(text))))
-            plate = {"facecolor": colour, "edgecolor": "none", "pad": 0.04 * self.scale}  # keeps hatches off the text
-            self.text(x + wide / 2, y + (i + 0.5) * part, text, size).set_bbox(plate)
+            self.text(x + wide / 2, y + (i + 0.5) * part, text, size)
         border = Rectangle((x, y), wide, high, fill=False, edgecolor=edge, linestyle=line, linewidth=0.03 * self.scale)
         self.ax.add_patch(border).set_zorder(2 if edge == BLACK else 1.5)  # black edges lie over pale ones
 
     def hatch(self, x: float, y: float, wide: float, high: float, colour: str) -> None:
-        """Draw slanted lines behind the text of a cell."""
+        """Draw slanted lines behind the text of the latest cell."""
+        plate = {"facecolor": _tint(colour), "edgecolor": "none", "pad": 0.04 * self.scale}
+        self.ax.texts[-1].set_bbox(plate if self.ax.texts[-1].get_text() else None)
         steps = [0.25 * i for i in range(1, int((wide + high) / 0.25) + 1)]
         ends = [((x + max(0, s - high), y + min(s, high)), (x + min(s, wide), y + max(0, s - wide))) for s in steps]
         for start, end in ends:

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from pytorch_course.datasets.samples import Samples
+from pytorch_course.datasets.samples import Samples, TextSamples
 
 WORDS = ("fig", "kiwi", "plum", "quince", "pear")
 
 
-def fruit() -> Samples:
-    sizes = torch.arange(10.0).reshape(5, 2)
-    return Samples("fruit", {"name": WORDS, "size": sizes, "label": torch.tensor([0, 1, 0, 1, 0])}, classes="ab")
+def fruit() -> TextSamples:
+    columns = {"size": torch.arange(10.0).reshape(5, 2), "label": torch.tensor([0, 1, 0, 1, 0])}
+    return TextSamples("fruit", {"name": WORDS}, columns, classes="ab")
 
 
 def test_tensors_are_the_tensor_columns_in_order() -> None:
@@ -62,13 +62,42 @@ def test_torch_can_split_and_pickle_can_carry_it() -> None:
     assert repr(pickle.loads(pickle.dumps(fruit()))) == repr(fruit())
 
 
+def test_without_text_it_reads_samples_as_torch_does() -> None:
+    data = Samples("numbers", {"x": torch.rand(6, 3), "label": torch.arange(6)})
+    plain = TensorDataset(*data.tensors)
+    assert Samples.__getitem__ is TensorDataset.__getitem__
+    for index in (2, slice(1, 4), [5, 0], torch.tensor([3, 3])):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(data[index], plain[index], strict=True))
+    assert torch.equal(data.targets, torch.arange(6))
+
+
+def test_the_package_splits_it_by_label_and_loads_it() -> None:
+    from pytorch_course.data import loader, split
+
+    numbers = Samples("numbers", {"x": torch.arange(40.0), "label": torch.arange(40) % 4})
+    words = TextSamples("words", {"word": [f"w{i}" for i in range(40)]}, {"label": torch.arange(40) % 4})
+    for data in (numbers, words):
+        train, test = split(data, 0.5, 0.5)
+        assert data.targets[train.indices].bincount().tolist() == [5, 5, 5, 5]
+        assert sorted(train.indices + test.indices) == list(range(40))
+        firsts = [first for batch, _ in loader(train, 8) for first in batch]
+        assert sorted(firsts) == sorted(data[train.indices][0])
+
+
 @pytest.mark.parametrize(
     "columns",
-    [{}, {"name": WORDS}, {"name": WORDS, "label": torch.zeros(4)}, {"x": torch.zeros(3, 2), "y": torch.zeros(2)}],
+    [{}, {"x": torch.zeros(3, 2), "y": torch.zeros(2)}, {"x": torch.zeros(3, 2), "y": torch.zeros(0)}],
 )
 def test_columns_that_do_not_fit_are_refused(columns: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ValueError, match="equal lengths and at least one tensor"):
+    with pytest.raises(ValueError, match="same length"):
         Samples("bad", columns)
+    with pytest.raises(ValueError, match="same length"):
+        TextSamples("bad", {"name": ["a", "b", "c"]}, columns)
+
+
+def test_texts_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\{'name': 5, 'label': 4\}"):
+        TextSamples("bad", {"name": WORDS}, {"label": torch.zeros(4)})
 
 
 def test_print_out() -> None:
@@ -79,7 +108,7 @@ def test_print_out() -> None:
         "  label    int64, 0 to 1",
         "  classes  a, b",
     ]
-    empty = Samples("none", {"text": [], "mask": torch.zeros(0, 4, dtype=torch.bool), "label": torch.zeros(0)})
+    empty = TextSamples("none", {"text": []}, {"mask": torch.zeros(0, 4, dtype=torch.bool), "label": torch.zeros(0)})
     assert [line.split(None, 1)[1] for line in repr(empty).splitlines()[1:]] == ["text", "bool [4]", "float32"]
     many = Samples("many", {"x": torch.zeros(2)}, feature_names=[f"feature {i}" for i in range(99)])
     assert repr(many).endswith("feature 4, ... (99 in all)")

@@ -12,6 +12,8 @@ import warnings
 UNAVOIDABLE = (
     # Jupyter's kernel asks for a debugger that is told to stay off.
     ("Debugger warning", UserWarning, r"ipykernel"),
+    # Jupyter's kernel recommends to itself, as it shuts down, what a later version of it will do.
+    ("For consistency across implementations", PendingDeprecationWarning, r"ipykernel"),
 )
 
 

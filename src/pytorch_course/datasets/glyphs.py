@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import radians
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ FONTS = (
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
     *("cmr10", "cmb10", "cmti10", "cmmi10", "cmss10", "cmtt10"),
 )
-"""Fonts to draw with. The last six, Computer Modern, hold Latin letters and digits only."""
+"""Fonts to draw with. The last six, Computer Modern, are used for Latin letters and digits only."""
 
 _BLOCK = 256
 
@@ -77,7 +78,9 @@ def glyphs(
     True
     """
     if n < 0 or size < 8 or distortion < 0:
-        raise ValueError(f"need n >= 0, size >= 8, distortion >= 0, but got n={n}, size={size}, distortion={distortion}")
+        raise ValueError(
+            f"need n >= 0, size >= 8, distortion >= 0, but got n={n}, size={size}, distortion={distortion}"
+        )
     if not classes or len(set(classes)) < len(classes):
         raise ValueError(f"classes is {classes!r}, expected at least one character and none twice")
     atlas, first, count = _atlas(classes, size, tuple(fonts))
@@ -127,7 +130,7 @@ def _atlas(classes: str, size: int, fonts: tuple[str, ...]) -> tuple[torch.Tenso
         raise ValueError(f"fonts has {', '.join(sorted(unknown))}, expected names out of {', '.join(FONTS)}")
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     faces = [FT2Font(str(folder / f"{name}.ttf")) for name in fonts]
-    drawn = [[_draw(face, char, 2 * size) for face in faces if ord(char) in face.get_charmap()] for char in classes]
+    drawn = [[_draw(face, char, 2 * size) for face in faces if _can_draw(face, char)] for char in classes]
     if missing := [char for char, pictures in zip(classes, drawn, strict=True) if not pictures]:
         raise ValueError(f"classes has {missing}, which none of the fonts {', '.join(fonts) or '()'} can draw")
     count = torch.tensor([len(pictures) for pictures in drawn])
@@ -136,8 +139,14 @@ def _atlas(classes: str, size: int, fonts: tuple[str, ...]) -> tuple[torch.Tenso
     return F.avg_pool2d(F.pad(atlas, (0, 1, 0, 1)), 2, stride=1), count.cumsum(0) - count, count
 
 
-def _draw(face: "FT2Font", char: str, side: int) -> torch.Tensor:  # noqa: F821
-    """One character centred in a square, its larger dimension at most 0.72 of the side: float32 [side, side]."""
+def _can_draw(face: Any, char: str) -> bool:
+    # Computer Modern has other signs behind the codes of punctuation.
+    usable = char.isalnum() or not face.family_name.startswith("cm")
+    return usable and char.isprintable() and not char.isspace() and ord(char) in face.get_charmap()
+
+
+def _draw(face: Any, char: str, side: int) -> torch.Tensor:
+    """One character centred in a square, its larger dimension at most 0.85 of the side: float32 [side, side]."""
     height = 0.82 * side
     for _ in range(2):
         face.set_size(height, 72)
@@ -146,7 +155,7 @@ def _draw(face: "FT2Font", char: str, side: int) -> torch.Tensor:  # noqa: F821
         bitmap = np.asarray(face.get_image(), dtype=np.float32) / 255
         rows, columns = (np.flatnonzero(bitmap.any(axis)) for axis in (1, 0))
         bitmap = bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        height *= min(1, 0.72 * side / max(bitmap.shape))
+        height *= min(1, 0.85 * side / max(bitmap.shape))
     square = torch.zeros(side, side)
     top, left = ((side - length) // 2 for length in bitmap.shape)
     square[top : top + bitmap.shape[0], left : left + bitmap.shape[1]] = torch.from_numpy(bitmap)

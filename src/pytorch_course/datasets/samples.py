@@ -12,7 +12,7 @@ Column = torch.Tensor | tuple[str, ...]
 class Samples(TensorDataset):
     """Named columns of equal length. Row i of all columns together is sample i.
 
-    It is a :class:`torch.utils.data.TensorDataset` that can also hold text and prints what it holds. So
+    It is a :class:`torch.utils.data.TensorDataset` that knows the names of things and prints what it holds. So
     :class:`torch.utils.data.DataLoader` takes it, ``images, labels = digits().tensors`` takes it apart, and a slice,
     a list or a tensor of indices picks many rows at once.
 
@@ -20,63 +20,55 @@ class Samples(TensorDataset):
     ----------
     title : str
         Name of the dataset, for the print-out.
-    columns : mapping of str to Tensor or sequence of str
-        In the order in which a sample lists them. At least one is a tensor. The label, where there is one, comes last.
+    columns : mapping of str to Tensor
+        In the order in which a sample lists them. The label, where there is one, comes last.
     classes : sequence of str
         ``classes[k]`` is the name of label k. Empty if there are no classes.
     feature_names : sequence of str
         ``feature_names[j]`` is the name of column j of a table. Empty if the data is no table.
 
-    Attributes
-    ----------
-    columns : dict
-        Every column by its name; text columns are tuples of strings.
-    tensors : tuple of Tensor
-        The columns that are tensors, in order.
-
     Raises
     ------
     ValueError
-        If no column is a tensor, or the columns differ in length.
+        If there is no column, or the columns differ in length.
 
     Examples
     --------
-    >>> fruit = Samples("fruit", {"name": ["fig", "kiwi"], "label": torch.tensor([1, 0])}, classes=["green", "violet"])
-    >>> fruit
-    fruit: 2 samples
-      name     text, 3 to 4 characters
+    >>> data = Samples("fruit", {"size": torch.rand(3, 2), "label": torch.tensor([1, 0, 1])}, classes=["fig", "kiwi"])
+    >>> data
+    fruit: 3 samples
+      size     float32 [2], ...
       label    int64, 0 to 1
-      classes  green, violet
-    >>> fruit[0], fruit[:2]
-    (('fig', tensor(1)), (['fig', 'kiwi'], tensor([1, 0])))
+      classes  fig, kiwi
+    >>> size, label = data[:2]
+    >>> label
+    tensor([1, 0])
     """
 
     def __init__(
         self,
         title: str,
-        columns: Mapping[str, torch.Tensor | Sequence[str]],
+        columns: Mapping[str, torch.Tensor],
         *,
         classes: Sequence[str] = (),
         feature_names: Sequence[str] = (),
     ) -> None:
         self.title = title
-        self.columns: dict[str, Column] = {
-            name: column if isinstance(column, torch.Tensor) else tuple(column) for name, column in columns.items()
-        }
+        self.columns: dict[str, Column] = dict(columns)
         self.classes = tuple(map(str, classes))
         self.feature_names = tuple(map(str, feature_names))
-        tensors = [column for column in self.columns.values() if isinstance(column, torch.Tensor)]
-        lengths = {name: len(column) for name, column in self.columns.items()}
-        if not tensors or len(set(lengths.values())) > 1:
-            raise ValueError(f"columns need equal lengths and at least one tensor, but these are {lengths}")
-        super().__init__(*tensors)
+        self._check_lengths()
+        super().__init__(*columns.values())
 
-    def __getitem__(self, index: Any) -> tuple[Any, ...]:
-        """Pick one sample by an integer, or a batch by a slice, a list or a tensor of indices."""
-        return tuple(
-            column[index] if isinstance(column, torch.Tensor) else _pick(column, index)
-            for column in self.columns.values()
-        )
+    @property
+    def targets(self) -> torch.Tensor:
+        """The last tensor, under the name that torchvision's datasets give it."""
+        return self.tensors[-1]
+
+    def _check_lengths(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns need the same length, and at least one column, but these have {lengths}")
 
     def __repr__(self) -> str:
         rows = {name: _describe(column) for name, column in self.columns.items()}
@@ -87,6 +79,56 @@ class Samples(TensorDataset):
         width = max(map(len, rows))
         lines = [f"{self.title}: {len(self):,} samples"]
         return "\n".join(lines + [f"  {name:{width}}  {text}" for name, text in rows.items()])
+
+
+class TextSamples(Samples):
+    """Samples with columns of text, which come before the columns of numbers.
+
+    Parameters
+    ----------
+    title : str
+        Name of the dataset, for the print-out.
+    texts : mapping of str to sequence of str
+        Read them as ``data.columns["name"]``.
+    columns : mapping of str to Tensor
+        At least one, all as long as the texts. The label comes last.
+    classes : sequence of str
+        ``classes[k]`` is the name of label k.
+
+    Raises
+    ------
+    ValueError
+        If there is no tensor, or the columns differ in length.
+
+    Examples
+    --------
+    >>> data = TextSamples("fruit", {"name": ["fig", "kiwi"]}, {"label": torch.tensor([1, 0])})
+    >>> data
+    fruit: 2 samples
+      name   text, 3 to 4 characters
+      label  int64, 0 to 1
+    >>> data[0], data[:2]
+    (('fig', tensor(1)), (['fig', 'kiwi'], tensor([1, 0])))
+    """
+
+    def __init__(
+        self,
+        title: str,
+        texts: Mapping[str, Sequence[str]],
+        columns: Mapping[str, torch.Tensor],
+        *,
+        classes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(title, columns, classes=classes)
+        self.columns = {**{name: tuple(text) for name, text in texts.items()}, **self.columns}
+        self._check_lengths()
+
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        """Pick one sample by an integer, or a batch by a slice, a list or a tensor of indices."""
+        return tuple(
+            column[index] if isinstance(column, torch.Tensor) else _pick(column, index)
+            for column in self.columns.values()
+        )
 
 
 def _pick(texts: tuple[str, ...], index: Any) -> str | list[str]:
@@ -109,5 +151,9 @@ def _describe(column: Column) -> str:
 
 
 def _shorten(names: tuple[str, ...], limit: int = 60) -> str:
-    text = ", ".join(names)
-    return text if len(text) <= limit else f"{text[:limit].rsplit(', ', 1)[0]}, ... ({len(names)} in all)"
+    """As many of the names as fit in one line."""
+    mark = "; " if any(", " in name for name in names) else ", "
+    shown = 1
+    while shown < len(names) and len(mark.join(names[: shown + 1])) <= limit:
+        shown += 1
+    return mark.join(names) if shown == len(names) else mark.join([*names[:shown], f"... ({len(names)} in all)"])

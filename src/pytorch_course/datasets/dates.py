@@ -1,0 +1,101 @@
+"""Dates as people write them, in English, in numbers and in Chinese, with the same date in ISO form: to translate."""
+
+import datetime
+import random
+from collections.abc import Callable
+
+import torch
+
+from pytorch_course.datasets.samples import TextSamples
+from pytorch_course.rng import keyed
+
+_MONTHS = tuple("January February March April May June July August September October November December".split())
+_DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
+_NUMERALS = "〇一二三四五六七八九"
+
+
+def _ordinal(day: int) -> str:
+    ending = "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    return f"{day}{ending}"
+
+
+def _chinese(number: int) -> str:
+    """A number from 1 to 99 in Chinese numerals: 十二, 二十三."""
+    tens, ones = divmod(number, 10)
+    return ("" if tens < 2 else _NUMERALS[tens]) + ("十" if tens else "") + (_NUMERALS[ones] if ones else "")
+
+
+FORMS: dict[str, Callable[[datetime.date], str]] = {
+    "3 March 2024": lambda d: f"{d.day} {_MONTHS[d.month - 1]} {d.year}",
+    "March 3, 2024": lambda d: f"{_MONTHS[d.month - 1]} {d.day}, {d.year}",
+    "3 Mar 2024": lambda d: f"{d.day} {_MONTHS[d.month - 1][:3]} {d.year}",
+    "the 3rd of March, 2024": lambda d: f"the {_ordinal(d.day)} of {_MONTHS[d.month - 1]}, {d.year}",
+    "Sunday, March 3rd 2024": lambda d: f"{_DAYS[d.weekday()]}, {_MONTHS[d.month - 1]} {_ordinal(d.day)} {d.year}",
+    "03-MAR-2024": lambda d: f"{d.day:02}-{_MONTHS[d.month - 1][:3].upper()}-{d.year}",
+    "2024-03-03": lambda d: d.isoformat(),
+    "20240303": lambda d: f"{d:%Y%m%d}",
+    "2024/3/3": lambda d: f"{d.year}/{d.month}/{d.day}",
+    "03.03.2024": lambda d: f"{d.day:02}.{d.month:02}.{d.year}",
+    "3/3/2024": lambda d: f"{d.month}/{d.day}/{d.year}",
+    "2024年3月3日": lambda d: f"{d.year}年{d.month}月{d.day}日",
+    "二〇二四年三月三日": lambda d: (
+        f"{''.join(_NUMERALS[int(digit)] for digit in str(d.year))}年{_chinese(d.month)}月{_chinese(d.day)}日"
+    ),
+}
+"""How each form writes a date; its key is 3 March 2024 in that form. Dots mean day first, slashes month first."""
+
+
+def dates(n: int, *, seed: int = 0, first: int = 1900, last: int = 2099) -> TextSamples:
+    """Write `n` random dates in random forms, next to the same dates in ISO 8601.
+
+    Every text has one meaning, by two rules. Numbers with dots are day.month.year, as in Germany. Numbers with slashes
+    are month/day/year, as in the United States, unless the year stands first. Years always have four digits.
+
+    Pair i depends on `seed` and i (and on the other arguments), not on `n`. Days are drawn evenly from the whole range,
+    so test data under another seed shares some dates with the training data, seldom in the same form.
+
+    Parameters
+    ----------
+    n : int
+        Number of pairs.
+    seed : int
+        Chooses the pairs.
+    first, last : int
+        Range of years, both included, within 1000 to 9999.
+
+    Returns
+    -------
+    TextSamples
+        ``text``, at most 30 characters; ``iso``, always 10 characters; ``label`` int64 [n], which of ``FORMS`` it is.
+
+    Raises
+    ------
+    ValueError
+        If `n` is negative or the range of years is empty or too wide.
+
+    Examples
+    --------
+    >>> data = dates(1000)
+    >>> data
+    dates: 1,000 samples
+      text     text, ...
+      iso      text, 10 to 10 characters
+      label    int64, 0 to 12
+      classes  3 March 2024; March 3, 2024; 3 Mar 2024; ... (13 in all)
+    >>> data.columns["text"][:2], data.columns["iso"][:2]
+    ((...), (...))
+    """
+    if n < 0:
+        raise ValueError(f"n is {n}, expected 0 or more")
+    if not 1000 <= first <= last <= 9999:
+        raise ValueError(f"first is {first} and last is {last}, expected 1000 <= first <= last <= 9999")
+    start, end = datetime.date(first, 1, 1).toordinal(), datetime.date(last, 12, 31).toordinal()
+    write = list(FORMS.values())
+    texts, isos, labels = [], [], torch.empty(n, dtype=torch.int64)
+    for index in range(n):
+        with keyed("dates", seed, index):
+            date, form = datetime.date.fromordinal(random.randint(start, end)), random.randrange(len(write))
+        texts.append(write[form](date))
+        isos.append(date.isoformat())
+        labels[index] = form
+    return TextSamples("dates", {"text": texts, "iso": isos}, {"label": labels}, classes=list(FORMS))

@@ -1,0 +1,165 @@
+"""Text that is installed already: the docstrings of five libraries, and Python's own help pages."""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from pytorch_course.datasets.samples import TextSamples
+
+LIBRARIES = {
+    "torch": "autograd distributions fft fx linalg nn nn.functional nn.init nn.utils optim optim.lr_scheduler special",
+    "numpy": "fft linalg ma polynomial random testing",
+    "scipy": "interpolate linalg ndimage optimize signal sparse spatial special stats",
+    "sklearn": "cluster datasets decomposition ensemble linear_model metrics model_selection neighbors preprocessing svm",
+    "matplotlib": "axes collections colors dates figure patches pyplot text ticker transforms",
+}
+"""The libraries, and the modules of each that are read besides the library itself."""
+
+_MIN_WORDS = 8
+
+
+def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None = None) -> TextSamples:
+    """Collect the docstrings of libraries, labelled by library: a text classification that needs no download.
+
+    Public functions, classes, and what a class defines itself are read. So an inherited docstring is not counted again.
+    Where two docstrings differ in white space only, one stays; where two libraries share one, none does. Docstrings of
+    under eight words are left out.
+
+    The texts depend on the installed versions, and so does any accuracy you reach: print :func:`fingerprint` beside it.
+
+    Parameters
+    ----------
+    packages : sequence of str
+        Names out of ``LIBRARIES``, each once. They are imported, which takes seconds.
+    train : bool, optional
+        None for all; True for about four fifths of the objects, False for the others. All methods of a class are on the
+        same side, as they resemble each other. An object stays on its side when a library's version changes.
+
+    Returns
+    -------
+    TextSamples
+        ``text``; ``object``, the class or function it belongs to; ``label`` int64, the position in `packages`.
+
+    Raises
+    ------
+    ValueError
+        If `packages` is empty or names a library twice or one that is not in ``LIBRARIES``.
+
+    Examples
+    --------
+    >>> data = docstrings(["numpy", "torch"])
+    >>> data
+    docstrings: ... samples
+      text     text, ... characters
+      object   text, ... characters
+      label    int64, 0 to 1
+      classes  numpy, torch
+    >>> row = data.columns["object"].index("torch.relu")
+    >>> data[row][0].splitlines()[0]
+    'relu(input) -> Tensor'
+    """
+    if not packages or set(packages) - set(LIBRARIES) or len(set(packages)) < len(packages):
+        raise ValueError(f"packages is {packages}, expected names out of {', '.join(LIBRARIES)}, each once")
+    found: dict[str, tuple[str, str, int]] = {}
+    shared = set()
+    for label, package in enumerate(packages):
+        for name, text in _walk(package):
+            key = " ".join(text.split())
+            if found.setdefault(key, (text, name, label))[2] != label:
+                shared.add(key)
+    rows = [row for key, row in found.items() if key not in shared and key.count(" ") >= _MIN_WORDS - 1]
+    rows = [row for row in rows if train is None or train != _held_out(row[1])]
+    texts, objects, labels = zip(*rows, strict=True)
+    return TextSamples(
+        "docstrings", {"text": texts, "object": objects}, {"label": torch.tensor(labels)}, classes=packages
+    )
+
+
+def topics() -> str:
+    """Read Python's help pages on the language: half a million characters of English, to model letter by letter.
+
+    They are what ``help("WITH")`` prints, one page after the other in the order of their names. They change with Python's
+    version: print :func:`fingerprint` beside a result.
+
+    Returns
+    -------
+    str
+        Licence of the text: PSF, as Python itself.
+
+    Examples
+    --------
+    >>> text = topics()
+    >>> len(text) > 300_000, "generator" in text
+    (True, True)
+    """
+    from pydoc_data.topics import topics as pages
+
+    return "\n\n".join(pages[name].strip() for name in sorted(pages)) + "\n"
+
+
+def fingerprint(corpus: str | TextSamples) -> str:
+    """Hash a corpus, to tell whether two results come from the same text.
+
+    Parameters
+    ----------
+    corpus : str or TextSamples
+        A text, or samples whose columns are all hashed in order.
+
+    Returns
+    -------
+    str
+        SHA-256 in 64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> fingerprint("abc")[:16]
+    'ba7816bf8f01cfea'
+    """
+    if isinstance(corpus, str):
+        return hashlib.sha256(corpus.encode()).hexdigest()
+    parts = [
+        repr(column.tolist() if isinstance(column, torch.Tensor) else column) for column in corpus.columns.values()
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _walk(package: str) -> Iterator[tuple[str, str]]:
+    """Name of an object and a docstring of it or of one of its methods, for all of a package, in a fixed order."""
+    seen = set()
+    for module_name in [package, *(f"{package}.{name}" for name in LIBRARIES[package].split())]:
+        for name, member in _members(importlib.import_module(module_name), package):
+            if id(member) not in seen:
+                seen.add(id(member))
+                for text in _texts(member):
+                    yield f"{module_name}.{name}", text
+
+
+def _members(module: ModuleType, package: str) -> list[tuple[str, Any]]:
+    space = vars(module)  # not getattr, which would wake up deprecated and experimental names
+    names = sorted(space.get("__all__", [name for name in space if not name.startswith("_")]))
+    return [(name, space[name]) for name in names if name in space and _belongs(space[name], package)]
+
+
+def _belongs(member: Any, package: str) -> bool:
+    if isinstance(member, np.ufunc):  # says numpy, whoever made it
+        return True
+    home = getattr(member, "__module__", None) or package
+    return (inspect.isclass(member) or inspect.isroutine(member)) and home.split(".")[0] == package
+
+
+def _texts(member: Any) -> Iterator[str]:
+    own = [part for name, part in sorted(vars(member).items()) if name[0] != "_"] if inspect.isclass(member) else []
+    for part in [member, *own]:
+        documented = part is member or inspect.isroutine(part) or isinstance(part, property)
+        if documented and isinstance(part.__doc__, str):
+            yield inspect.cleandoc(part.__doc__)
+
+
+def _held_out(name: str) -> bool:
+    return hashlib.sha256(name.encode()).digest()[0] < 51  # of 256: a fifth

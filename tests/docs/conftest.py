@@ -1,0 +1,123 @@
+"""A tiny book, built for real in a temporary folder with the extensions of the real one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+EXTENSIONS = Path(__file__).parents[2] / "docs" / "_ext"
+
+CONF = """
+import os, sys
+sys.path.insert(0, {extensions!r})
+project = "tiny"
+release = "0.1"
+extensions = ["harness", "fresh", "myst_nb", "sphinx_gallery.gen_gallery", "proof", "wheel", "lesson_page", "course_map"]
+exclude_patterns = ["_build", "lessons/**.ipynb", "sg_execution_times.rst"]
+book_parts = ["one"]
+book_only = os.environ.get("BOOK_ONLY", "").split()
+sphinx_gallery_conf = dict(
+    examples_dirs=["../gallery/one"], gallery_dirs=["lessons/one"], copyfile_regex=r"index\\.rst",
+    filename_pattern="|".join(book_only) or r"/\\d\\d_", within_subsection_order="FileNameSortKey",
+    reset_modules=("harness.reset",), reset_modules_order="both", image_scrapers=("harness.scrape",),
+    show_signature=False, min_reported_time=1e9, write_computation_times=False, download_all_examples=False,
+)
+nb_execution_mode = "cache"
+nb_execution_cache_path = os.path.join(os.path.dirname(__file__), "_build", "chapters")
+nb_execution_raise_on_error = True
+html_theme = "basic"
+"""
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "tool"
+version = "0.1"
+"""
+
+
+class Site:
+    """A book with one part; lessons and chapters are added by name and body."""
+
+    def __init__(self, root):
+        self.root, self.html = root, root / "docs" / "_build" / "html"
+        self.write("docs/conf.py", CONF.format(extensions=str(EXTENSIONS)))
+        self.write(
+            "docs/index.rst",
+            "Tiny\n====\n\n.. course-map::\n\n.. timings::\n\n.. toctree::\n   :glob:\n\n   lessons/one/index\n   start/*\n",
+        )
+        self.write("pyproject.toml", PYPROJECT)
+        self.write("src/tool/__init__.py", "")
+        self.write("gallery/one/index.rst", "Part one\n========\n\n.. lessons::\n")
+
+    def write(self, name, text):
+        """Write one file of the book."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(text), encoding="utf-8")
+        return path
+
+    def lesson(self, name, body, needs="", title=None):
+        """Write a lesson: a complete docstring and the given code."""
+        title = title or f"Lesson {name}"
+        head = (
+            f'"""\n{title}\n{"=" * len(title)}\n\nDo a thing.\n\n.. lesson::\n   :needs: {needs}\n   :data: none\n"""\n'
+        )
+        return self.write(f"gallery/one/{name}.py", f"{head}\n# %%\n# Text\n# ----\n\n{dedent(body).strip()}\n")
+
+    def chapter(self, name, code):
+        """Write a chapter with one code cell."""
+        head = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n---\n"
+        return self.write(
+            f"docs/start/{name}.md", f"{head}# Chapter {name}\n\n```{{code-cell}} python\n{dedent(code).strip()}\n```\n"
+        )
+
+    def build(self, *options, **environment):
+        """Build the book in a process of its own, as nox does."""
+        (self.html / "lessons.json").unlink(missing_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-b",
+            "html",
+            "-q",
+            "-W",
+            "--keep-going",
+            *options,
+            "docs",
+            str(self.html),
+        ]
+        environment = os.environ | {"PYTHONPATH": str(self.root / "src"), "BOOK_WITHOUT_TORCH": "1"} | environment
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def proof(self):
+        """Return what the build says of its lessons, by name; None when it proved nothing."""
+        path = self.html / "lessons.json"
+        if not path.exists():
+            return None
+        return {lesson["id"].removeprefix("one/"): lesson for lesson in json.loads(path.read_text())["lessons"]}
+
+    def page(self, name):
+        """Return the HTML of a page."""
+        return (self.html / f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Return an empty tiny book."""
+    return Site(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory):
+    """Return an empty tiny book that all tests of a module share."""
+    return Site(tmp_path_factory.mktemp("site"))
