@@ -17,6 +17,7 @@ release = re.search(r'__version__ = "(.*)"', (HERE.parent / "src/pytorch_course/
 extensions = [
     "harness",
     "fresh",
+    "inventories",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.intersphinx",

@@ -78,7 +78,7 @@ def write_missing(rules, folder):
         if process.returncode:
             raise ExtensionError(f"inventories: {name} could not be looked at:\n{errors[name]}")
         for old in set(folder.glob(f"{name}-*.inv")) - {paths[name]}:
-            old.unlink()
+            old.unlink(missing_ok=True)
     return paths
 
 
@@ -111,16 +111,15 @@ def public_names(module, prefix, rules):
     listed = getattr(module, "__all__", None)
     homes = (root,) if listed else (module.__name__, f"_{module.__name__}", f"{root}._C")
     for last in dict.fromkeys([*vars(module), *(listed or ())]):
-        obj = look_up(module, last)
-        if last.startswith("_") or inspect.ismodule(obj):
+        obj = module if last.startswith("_") else look_up(module, last)
+        if inspect.ismodule(obj):
             continue
-        home = getattr(obj, "__module__", None) if callable(obj) else None
-        own = not home or any(home == place or home.startswith(f"{place}.") for place in homes)
-        own = own or (listed and "package" not in rules)  # Python's modules share one library
-        documented = callable(obj) and has_doc(obj)
-        if re.fullmatch(rules.get("public", ""), prefix + last) or (
-            last in (listed or vars(module)) and own and documented
-        ):
+        home = getattr(obj, "__module__", None) or module.__name__
+        own = any(home == place or home.startswith(f"{place}.") for place in homes)
+        own |= inspect.isbuiltin(obj) and home == root
+        described = own and has_doc(obj) and last in (listed or vars(module))
+        described |= "package" not in rules and last in (listed or ())  # what Python's modules list, they document
+        if (described and callable(obj)) or re.fullmatch(rules.get("public", ""), prefix + last):
             yield last, obj
 
 
@@ -135,37 +134,34 @@ def look_up(module, name):
 def describe(obj, name, place, rules):
     """Yield the entries of one public name, and of its members when it is a class."""
     place = place_of(obj, name, place, rules)
-    if not place:
-        return
-    for kind in kinds(obj, name):
-        yield kind, name, place
     last = name.rpartition(".")[2]
-    if not inspect.isclass(obj) or obj.__name__ != last:  # another name of a class does not repeat its members
+    names = {name, full_name(obj)} if place.endswith(f"#{full_name(obj)}") else {name}  # both are in use
+    if place:
+        yield from ((kind, known, place) for kind in kinds(obj, last) for known in names)
+    if (
+        not place or not inspect.isclass(obj) or obj.__name__ != last
+    ):  # another name of a class does not repeat its members
         return
     for member, value in members(obj, rules.get("inherit", "$^")):
+        kind = "method" if inspect.isroutine(value) or isinstance(value, METHODS) else "attribute"
         follows = f"{place}.{member}" if place.endswith(last) else place
         where = place_of(value, f"{name}.{member}", follows, rules)
         if where:
-            yield (
-                "method" if inspect.isroutine(value) or isinstance(value, METHODS) else "attribute",
-                f"{name}.{member}",
-                where,
-            )
+            yield from ((kind, f"{known}.{member}", where) for known in names)
 
 
 def place_of(obj, name, place, rules):
     """Return page and anchor of a name, or an empty string when the rules leave it out."""
     place = next((found for pattern, found in rules.get("places", []) if re.fullmatch(pattern, name)), place)
-    if not place or "{" not in place and "#" in place:
+    if not place or ("{" not in place and "#" in place):
         return place
-    home = f"{getattr(obj, '__module__', '')}.{getattr(obj, '__qualname__', '')}"
     module, _, last = name.rpartition(".")
-    builder = f"{module}.{re.sub('_(Quantized)?Weights$', '', last).lower()}"
-    filled = place.format(name=name, last=last, home=home, builder=builder, lower=last.lower())
+    builder = f"{module}.{re.sub('_Weights$', '', last).lower()}"
+    filled = place.format(name=name, last=last, home=full_name(obj), builder=builder, lower=last.lower())
     return filled if "#" in filled else f"{filled}#{name}"
 
 
-def kinds(obj, name):
+def kinds(obj, last):
     """Return the kinds under which readers of a name may look for it."""
     if not inspect.isclass(obj):
         if type(obj).__module__ in ("typing", "types") and not inspect.isroutine(obj):
@@ -174,22 +170,25 @@ def kinds(obj, name):
     if issubclass(obj, BaseException):
         return ("exception",)
     # no_grad, autocast, enumerate: classes that are called like functions
-    return ("class", "function") if name.rpartition(".")[2][0].islower() else ("class",)
+    return ("class", "function") if last[0].islower() else ("class",)
 
 
 def members(cls, inherit):
     """Yield the documented members of a class, with those of the bases that match ``inherit``."""
     seen = set()
     for base in cls.__mro__:
-        home = f"{base.__module__}.{base.__qualname__}"
-        if base is not cls and not re.match(inherit, home):
+        if base is not cls and not re.match(inherit, f"{full_name(cls)} {full_name(base)}"):
             continue
         for member, value in vars(base).items():
-            plain = isinstance(value, METHODS) or inspect.isroutine(value) or inspect.isdatadescriptor(value)
-            if member.startswith("_") or member in seen or not (plain and has_doc(value) or isinstance(value, cls)):
-                continue
-            seen.add(member)
-            yield member, value
+            described = has_doc(value) and (inspect.isroutine(value) or hasattr(value, "__get__"))
+            if not member.startswith("_") and member not in seen and (described or isinstance(value, cls)):
+                seen.add(member)
+                yield member, value
+
+
+def full_name(obj):
+    """Return the name under which an object was defined."""
+    return f"{getattr(obj, '__module__', None)}.{getattr(obj, '__qualname__', None)}"
 
 
 def has_doc(obj):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.events.api import Event, EventSource
@@ -33,8 +33,8 @@ GRACE = 5  # seconds a rank has to end itself after SIGTERM
 LAST = 20  # lines of output that an error repeats
 CAUSE, LIKELY, CONSEQUENCE, INNOCENT = range(4)  # how a rank's end weighs when one is to blame for all
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # those that torch's agent handles
-# What gloo and NCCL say on a rank whose neighbour has gone: a consequence, not the cause.
-PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|timed out|remote process exited", re.I)
+# Errors of a rank whose neighbour is gone or late: consequences, rarely the cause.
+LOST = re.compile(r"gloo/transport|torch\.distributed\.Dist\w+Error|could not join the group")
 
 
 @dataclass
@@ -56,28 +56,39 @@ class Outcome:
 
 
 class _Meeting(RendezvousHandler):
-    """A rendezvous of one agent. Every attempt gets a new store, on a loopback port that the kernel picks.
+    """A rendezvous of one agent, which has nobody to wait for.
 
     A store that outlives an attempt hands the addresses of dead processes to the next one
-    (https://github.com/pytorch/pytorch/issues/135712); an agent that picks a port for rank 0 to open later may find
-    it taken by then. Here neither can happen, and nothing listens on an outside address.
+    (https://github.com/pytorch/pytorch/issues/135712), so the agent shares none: ``world`` meets in a file of the
+    attempt, and a function that calls ``init_process_group`` itself finds a loopback address where rank 0 opens a
+    store. The port is reserved by a socket that never listens: the kernel gives it to nobody who asks for any port.
     """
 
+    def __init__(self, folder: Path) -> None:
+        self._run_id = f"{_worker.RUN}{folder}"
+        self._reserved = socket.socket()
+
     def next_rendezvous(self) -> RendezvousInfo:
-        listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
-        return RendezvousInfo(PrefixStore("agent", store), 0, 1, RendezvousStoreInfo("127.0.0.1", port))
+        self._reserved.close()
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        port = self._reserved.getsockname()[1]
+        return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo("127.0.0.1", port))
+
+    def shutdown(self) -> bool:
+        self._reserved.close()
+        return True
 
     @property
     def use_agent_store(self) -> bool:
-        return True
+        return False
 
     def get_backend(self) -> str:
         return "loopback"
 
     def get_run_id(self) -> str:
-        return "launch"
+        return self._run_id
 
     def num_nodes_waiting(self) -> int:
         return 0
@@ -87,9 +98,6 @@ class _Meeting(RendezvousHandler):
 
     def set_closed(self) -> None:
         pass
-
-    def shutdown(self) -> bool:
-        return True
 
 
 class _Files(LogsSpecs):
@@ -125,7 +133,7 @@ class _Agent(LocalElasticAgent):
             local_world_size=nproc,
             entrypoint=sys.executable,
             args=("-u", "-P", "-m", _worker.__name__, str(folder), str(os.getpid())),
-            rdzv_handler=_Meeting(),
+            rdzv_handler=_Meeting(folder),
             max_restarts=max_restarts,
             monitor_interval=POLL,
         )
@@ -235,7 +243,10 @@ def run(folder: Path, nproc: int, max_restarts: int, timeout: float) -> Outcome:
         How the last attempt ended.
     """
     agent = _Agent(folder, nproc, max_restarts, timeout)
-    agent.run()
+    try:
+        agent.run()
+    finally:
+        agent.get_worker_group().spec.rdzv_handler.shutdown()
     return agent.outcome
 
 
@@ -245,7 +256,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
         "PYTHONIOENCODING": "utf-8",
         "OMP_NUM_THREADS": "1",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # for an agent that a rank may start itself, see _Meeting
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # see _Meeting; for an agent that a rank may start itself
         "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
     }
     names = {name for _, name in socket.if_nameindex()}
@@ -296,27 +307,29 @@ def explain(outcome: Outcome) -> tuple[int | None, str] | None:
     blamed = min(rank for rank, story in failed.items() if story["headline"] == failed[blamed]["headline"])
     attempt = f" (attempt {outcome.attempt + 1})" if outcome.attempt else ""
     lines = [f"rank {blamed} of {size}{attempt} {failed[blamed]['headline']}"]
-    lines += [f"rank {rank} {story['headline']}" for rank, story in stories.items() if rank != blamed]
+    lines += [f"rank {rank} {story['short']}" for rank, story in stories.items() if rank != blamed]
     detail = failed[blamed].get("traceback", _last_output(outcome))
     return blamed, "\n\n".join(filter(None, [*lines, detail]))
 
 
 def _story(outcome: Outcome, rank: int) -> dict[str, Any]:
-    """Return what one rank did, and how likely that is the cause of all."""
+    """Return what one rank did, in full and in short, and how likely that is the cause of all."""
     place, code = outcome.place(rank), outcome.codes[rank]
-    story: dict[str, Any] = {"when": 0.0, "weight": INNOCENT}
     if (place / _worker.ERROR).exists():
-        story = json.loads((place / _worker.ERROR).read_text())
-        if PEER_LOST.search(story["headline"]):
-            return story | {"headline": "lost contact with another rank", "weight": CONSEQUENCE}
-        return story | {"weight": CAUSE}
+        story: dict[str, Any] = json.loads((place / _worker.ERROR).read_text())
+        lost = LOST.search(story["headline"])
+        short = "lost contact with another rank" if lost else story["headline"]
+        return story | {"short": short, "weight": CONSEQUENCE if lost else CAUSE}
     if code is None:
-        return story | {"headline": "was still running"}
-    if code < 0:
-        return story | {"headline": f"was killed by {signal.Signals(-code).name}", "weight": LIKELY}
-    if code or not (place / _worker.RESULT).exists():
-        return story | {"headline": f"ended with exit code {code} before it returned", "weight": LIKELY}
-    return story | {"headline": "returned"}
+        headline, weight = "was still running", INNOCENT
+    elif code < 0:  # a rank without company may abort
+        headline = f"was killed by {signal.Signals(-code).name}"
+        weight = CONSEQUENCE if code == -signal.SIGABRT else LIKELY
+    elif code or not (place / _worker.RESULT).exists():
+        headline, weight = f"ended with exit code {code} before it returned", LIKELY
+    else:
+        headline, weight = "returned", INNOCENT
+    return {"headline": headline, "short": headline, "weight": weight, "when": 0.0}
 
 
 def _explain_late(outcome: Outcome, stories: dict[int, dict[str, Any]]) -> tuple[int | None, str]:
@@ -324,7 +337,7 @@ def _explain_late(outcome: Outcome, stories: dict[int, dict[str, Any]]) -> tuple
     late = [rank for rank, code in outcome.codes.items() if code is None]
     who = f"rank {late[0]} was" if len(late) == 1 else f"ranks {', '.join(map(str, late))} were"
     lines = [f"{who} still running at the timeout, and all {len(stories)} ranks were killed"]
-    lines += [f"rank {rank} {story['headline']}" for rank, story in stories.items() if rank not in late]
+    lines += [f"rank {rank} {story['short']}" for rank, story in stories.items() if rank not in late]
     lines += [f"rank {rank} was at\n{where}" for rank in late if (where := _where(outcome.place(rank)))]
     return (late[0] if len(late) == 1 else None), "\n\n".join([*lines, _last_output(outcome)])
 

@@ -18,8 +18,10 @@ from typing import Any
 
 import cloudpickle
 
-# The files of a launch: one call in its folder, the others in <folder>/<attempt>/<rank>/.
+RUN = "launch:"  # the run's id in the environment is this and the folder of the launch
+# The files of a launch: one call in its folder, a store for each attempt, the others in <folder>/<attempt>/<rank>/.
 CALL = "call.pickle"
+STORE = "store"
 RESULT = "result.pickle"
 ERROR = "error.json"
 STACK = "stack.txt"

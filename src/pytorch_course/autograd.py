@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import matplotlib.axes
 
 _TREE_LINES = 100
 _PLOT_NODES = 25
@@ -70,7 +69,7 @@ class Graph:
     ----------
     nodes : tuple of Node
         Every function that the gradient passes through, once each. ``nodes[i].id == i``.
-    edges : tuple of (int, int)
+    edges : tuple of tuple of int
         From and to, in the direction of the gradient. ``x * x`` has two edges to the same leaf: both gradients add up.
     """
 
@@ -129,7 +128,7 @@ class Graph:
         lines += [f"  {start} -> {end};" for start, end in self.edges]
         return "\n".join([*lines, "}", ""])
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
         """Draw the graph: inputs left and the result right, or the result on top when it would become too wide.
 
         Arrows point where the gradient goes. Operations are blue boxes, leaves are orange pills.
@@ -157,16 +156,16 @@ class Graph:
         return _draw(self, ax)
 
 
-def graph(t: Tensor, names: Mapping[str, Tensor] | None = None) -> Graph:
+def graph(t: torch.Tensor, names: Mapping[str, torch.Tensor] | None = None) -> Graph:
     """Read the backward graph of a tensor.
 
     The graph is walked from ``t`` along ``grad_fn.next_functions``, without recursion and without computing anything.
 
     Parameters
     ----------
-    t : Tensor
+    t : torch.Tensor
         Result of a computation in which some input requires a gradient. Any shape.
-    names : mapping of str to Tensor, optional
+    names : dict of str to torch.Tensor, optional
         Names to show: of leaves, and of intermediate results. ``dict(model.named_parameters())`` does. Tensors that are
         not part of the graph are ignored.
 
@@ -206,8 +205,8 @@ def graph(t: Tensor, names: Mapping[str, Tensor] | None = None) -> Graph:
     return Graph(nodes, edges)
 
 
-def _history(t: Tensor) -> torch.autograd.graph.Node:
-    if not isinstance(t, Tensor):
+def _history(t: torch.Tensor) -> torch.autograd.graph.Node:
+    if not isinstance(t, torch.Tensor):
         raise TypeError(f"t must be a tensor, got {type(t).__name__}")
     if t.grad_fn is not None:
         return t.grad_fn
@@ -227,18 +226,18 @@ def _next(function: torch.autograd.graph.Node) -> list[torch.autograd.graph.Node
     return [child for child, _ in function.next_functions if child is not None]
 
 
-def _leaf(function: torch.autograd.graph.Node) -> Tensor | None:
+def _leaf(function: torch.autograd.graph.Node) -> torch.Tensor | None:
     # The full name, because the context of somebody's own Function may have an attribute called "variable" as well.
     if function.name() == "torch::autograd::AccumulateGrad":
-        return cast(Tensor, cast(Any, function).variable)
+        return cast(torch.Tensor, cast(Any, function).variable)
     return None
 
 
-def _names_of(names: Mapping[str, Tensor], ids: Mapping[torch.autograd.graph.Node, int]) -> dict[int, str]:
+def _names_of(names: Mapping[str, torch.Tensor], ids: Mapping[torch.autograd.graph.Node, int]) -> dict[int, str]:
     leaves = {id(leaf): position for function, position in ids.items() if (leaf := _leaf(function)) is not None}
     known: defaultdict[int, list[str]] = defaultdict(list)
     for name, tensor in names.items():
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"names[{name!r}] must be a tensor, got {type(tensor).__name__}")
         position = leaves.get(id(tensor)) if tensor.grad_fn is None else ids.get(tensor.grad_fn)
         if position is not None:
@@ -273,19 +272,19 @@ class GradientCheck:
 
     Attributes
     ----------
-    hand : tuple of Tensor
+    hand : tuple of torch.Tensor
         What ``df`` returned.
-    autograd : tuple of Tensor
+    autograd : tuple of torch.Tensor
         What :func:`torch.autograd.grad` returned. Zero where the result does not depend on the input.
-    numeric : tuple of Tensor
+    numeric : tuple of torch.Tensor
         Central finite differences.
     tolerance : float
         Largest difference that counts as equal.
     """
 
-    hand: tuple[Tensor, ...]
-    autograd: tuple[Tensor, ...]
-    numeric: tuple[Tensor, ...]
+    hand: tuple[torch.Tensor, ...]
+    autograd: tuple[torch.Tensor, ...]
+    numeric: tuple[torch.Tensor, ...]
     tolerance: float
 
     @property
@@ -351,9 +350,9 @@ class GradientCheck:
 
 
 def compare_gradients(
-    f: Callable[..., Tensor],
-    df: Callable[..., Tensor | Sequence[Tensor]],
-    *inputs: Tensor,
+    f: Callable[..., torch.Tensor],
+    df: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
+    *inputs: torch.Tensor,
     tolerance: float = 1e-6,
 ) -> GradientCheck:
     r"""Put a hand-written derivative, the one of autograd, and finite differences side by side, all in float64.
@@ -364,12 +363,12 @@ def compare_gradients(
 
     Parameters
     ----------
-    f : callable
+    f : collections.abc.Callable
         ``f(*inputs)`` returns a tensor of any shape. It is called many times and must give the same result each time.
-    df : callable
+    df : collections.abc.Callable
         ``df(*inputs)`` returns the gradient of ``f(*inputs).sum()``: one tensor per input, with the shape of that
         input. For a single input the tensor alone will do.
-    *inputs : Tensor
+    *inputs : torch.Tensor
         Where to compare. They are copied to float64 first and never changed.
     tolerance : float, default 1e-6
         Largest difference that counts as equal: absolute for numbers up to 1, relative for larger ones.
@@ -404,13 +403,13 @@ def compare_gradients(
         raise ValueError("compare_gradients needs at least one input tensor after f and df")
     copies = [_promote(x, f"input {n}") for n, x in enumerate(inputs)]
     hand = df(*(x.clone() for x in copies))
-    if not isinstance(hand, (Tensor, Sequence)):
+    if not isinstance(hand, (torch.Tensor, Sequence)):
         raise TypeError(f"df must return a tensor or a sequence of them, got {type(hand).__name__}")
-    gradients = (hand,) if isinstance(hand, Tensor) else tuple(hand)
+    gradients = (hand,) if isinstance(hand, torch.Tensor) else tuple(hand)
     if len(gradients) != len(copies):
         raise ValueError(f"df must return one gradient per input: {len(copies)} expected, got {len(gradients)}")
     for n, (gradient, x) in enumerate(zip(gradients, copies, strict=True)):
-        if isinstance(gradient, Tensor) and gradient.shape != x.shape:
+        if isinstance(gradient, torch.Tensor) and gradient.shape != x.shape:
             raise ValueError(
                 f"gradient {n} returned by df has shape {tuple(gradient.shape)}, "
                 f"but input {n} has shape {tuple(x.shape)}"
@@ -419,30 +418,30 @@ def compare_gradients(
     return GradientCheck(promoted, _by_autograd(f, copies), _by_differences(f, copies), tolerance)
 
 
-def _promote(value: Tensor, what: str) -> Tensor:
-    if not isinstance(value, Tensor):
+def _promote(value: torch.Tensor, what: str) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor):
         raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
     if value.is_complex():
         raise TypeError(f"{what} must be real, got {value.dtype}")
     return value.detach().to(torch.float64).clone(memory_format=torch.contiguous_format)
 
 
-def _call(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+def _call(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     # Also with gradients switched off by the caller, and also for an f that asks autograd for a derivative itself.
     with torch.enable_grad():
         value = f(*inputs)
-    if not isinstance(value, Tensor):
+    if not isinstance(value, torch.Tensor):
         raise TypeError(f"f must return a tensor, got {type(value).__name__}")
     if value.dtype != torch.float64:
         raise TypeError(f"f must return float64 for float64 inputs, got {value.dtype}: finite differences need digits")
     return value
 
 
-def _fresh(inputs: Sequence[Tensor]) -> list[Tensor]:
+def _fresh(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [x.clone().requires_grad_() for x in inputs]
 
 
-def _by_autograd(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _by_autograd(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     leaves = _fresh(inputs)
     value = _call(f, leaves)
     if not torch.allclose(value, _call(f, _fresh(inputs)), rtol=0, atol=0, equal_nan=True):
@@ -452,7 +451,7 @@ def _by_autograd(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Te
     return torch.autograd.grad(value, leaves, torch.ones_like(value), materialize_grads=True)
 
 
-def _by_differences(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _by_differences(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     gradients = tuple(torch.zeros_like(x) for x in inputs)
     for n, x in enumerate(inputs):
         for index in np.ndindex(*x.shape):
@@ -464,8 +463,8 @@ def _by_differences(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple
 
 
 def _moved(
-    f: Callable[..., Tensor], inputs: Sequence[Tensor], n: int, index: tuple[int, ...], step: float
-) -> tuple[Tensor, Tensor]:
+    f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], n: int, index: tuple[int, ...], step: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     moved = [x.clone() for x in inputs]
     moved[n][index] += step
     # The place that was reached, because x + h is rounded as well.
@@ -473,16 +472,16 @@ def _moved(
     return _call(f, _fresh(moved)).detach(), place
 
 
-def _difference(a: Tensor, b: Tensor) -> Tensor:
+def _difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a - b).abs() / torch.maximum(a.abs(), b.abs()).clamp(min=1.0)
 
 
-def _largest(ways: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+def _largest(ways: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
     found = torch.cat([_difference(a, b).flatten() for a, b in zip(ways, others, strict=True)])
     return float(found.max()) if found.numel() else 0.0
 
 
-def _number(value: Tensor) -> str:
+def _number(value: torch.Tensor) -> str:
     # Adding zero turns -0 into 0.
     return f"{round(float(value), 6) + 0.0:.6g}"
 
@@ -634,7 +633,7 @@ def _box(node: Node) -> tuple[float, float]:
     return 1.03 * wide + 2 * _PAD_X + (high / 4 if node.kind == "leaf" else 0), high
 
 
-def _draw(g: Graph, ax: Axes | None) -> Axes:
+def _draw(g: Graph, ax: matplotlib.axes.Axes | None) -> matplotlib.axes.Axes:
     import matplotlib.pyplot as plt
 
     boxes = [_box(node) for node in g.nodes]
@@ -674,7 +673,7 @@ def _scale(extent: tuple[float, float], room: tuple[float, float]) -> float:
     return min(1.0, room[0] / extent[0], room[1] / extent[1])
 
 
-def _room(ax: Axes) -> tuple[float, float]:
+def _room(ax: matplotlib.axes.Axes) -> tuple[float, float]:
     """Width and height of the axes in inches, once the layout of their figure has settled."""
     ax.set_axis_off()
     figure = ax.get_figure(root=True)
@@ -712,7 +711,7 @@ def _paths(layout: _Layout) -> Iterator[list[tuple[float, float]]]:
         yield points
 
 
-def _draw_arrow(ax: Axes, points: list[tuple[float, float]], at: _Transform, scale: float) -> None:
+def _draw_arrow(ax: matplotlib.axes.Axes, points: list[tuple[float, float]], at: _Transform, scale: float) -> None:
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
@@ -732,7 +731,9 @@ def _draw_arrow(ax: Axes, points: list[tuple[float, float]], at: _Transform, sca
     )
 
 
-def _draw_node(ax: Axes, node: Node, box: tuple[float, float], centre: tuple[float, float], scale: float) -> None:
+def _draw_node(
+    ax: matplotlib.axes.Axes, node: Node, box: tuple[float, float], centre: tuple[float, float], scale: float
+) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     (wide, high), (x, y) = box, centre

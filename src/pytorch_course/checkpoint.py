@@ -149,7 +149,7 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
             # Torch's message advises weights_only=False, so it is not shown.
             reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
             raise CheckpointError(f"{path} cannot be read without running code: {reason}") from None
-        except MemoryError:
+        except (MemoryError, Warning):
             raise
         except Exception as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
@@ -335,7 +335,7 @@ def _verify(file: IO[bytes], path: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             # Two fields that zipfile ignores and torch obeys. With two sizes zipfile checks the shorter; of an entry
             # marked as a folder torch reads nothing, and the tensor holds whatever was in memory.
-            odd = [e.filename for e in archive.infolist() if e.file_size != e.compress_size or e.external_attr]
+            odd = [e.filename for e in archive.infolist() if e.file_size != e.compress_size or e.external_attr & 16]
             bad = odd[0] if odd else archive.testzip()
     except Exception as error:  # Damaged headers make zipfile raise almost anything.
         raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error

@@ -207,9 +207,8 @@ def _stack(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if not isinstance(module, nn.Sequential):
         yield name or type(module).__name__, module
         return
-    for child_name, child in module._modules.items():  # named_children() would skip a layer that is used twice
-        if child is not None:
-            yield from _stack(child, f"{name}.{child_name}" if name else child_name)
+    for child_name, child in zip(module._modules, module, strict=True):  # named_children() skips a layer used twice
+        yield from _stack(child, f"{name}.{child_name}" if name else child_name)
 
 
 def _window(layer: nn.Module, name: str) -> tuple[int, int, int, int]:

@@ -15,7 +15,7 @@ from typing import Any, TextIO, TypeVar, overload
 import cloudpickle
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import FileStore, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from pytorch_course import _worker
@@ -249,22 +249,30 @@ def _join(device: torch.device, rank: int, size: int, restarts: int, timeout: ti
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend, bound = "nccl", device
-    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
-        shared, _, _ = next(rendezvous("env://", timeout=timeout))
-        store = PrefixStore(f"restart-{restarts}/group-{next(_joined)}", shared)
+        store = PrefixStore(f"restart-{restarts}/group-{next(_joined)}", _store(size, restarts, timeout))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=bound)
-    except dist.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error):
-            raise RuntimeError(f"rank {rank} of {size} found no group at {address}:{port}: {error}") from error
+    except RuntimeError as error:
+        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+        if "EADDRINUSE" in str(error):
+            raise RuntimeError(
+                f"port {port} of {address} is taken by another program: choose another MASTER_PORT, or let torchrun "
+                "choose a free one with --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
+            ) from error
         raise RuntimeError(
-            f"port {port} of {address} is taken by another program: choose another MASTER_PORT, or let torchrun choose "
-            "a free one with --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
+            f"rank {rank} of {size} could not join the group at {address}:{port} within {timeout.total_seconds():g} s, "
+            f"do all {size} ranks enter world()? {str(error).splitlines()[0]}"
         ) from error
-    except dist.DistStoreError as error:
-        raise RuntimeError(
-            f"rank {rank} waited {timeout.total_seconds():g} s at {address}:{port}, and not all {size} ranks came: {error}"
-        ) from error
+
+
+def _store(size: int, restarts: int, timeout: timedelta) -> Store:
+    """Open the store through which the ranks find each other."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if run.startswith(_worker.RUN):  # all ranks are on this machine, and a file needs no port
+        path = Path(run.removeprefix(_worker.RUN), str(restarts), _worker.STORE)
+        return FileStore(str(path), size)
+    store: Store = next(rendezvous("env://", timeout=timeout))[0]
+    return store
 
 
 def launch(

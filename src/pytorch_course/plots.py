@@ -1,6 +1,6 @@
 """The four pictures that most lessons need: curves, a grid of images, a mask over an image, and a confusion matrix.
 
-They draw in the current Matplotlib style and never show or save. ``plt.style.use("pytorch_course.book")`` is the book's.
+They draw in the current Matplotlib style and never show or save. The style of the book is ``pytorch_course.book``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
+    import numpy
 
 _BLUE, _VERMILION = "#0072B2", "#D55E00"
 _CLASSES = (_BLUE, "#E69F00", "#009E73", "#CC79A7", "#F0E442", _VERMILION, "#56B4E9")
@@ -22,13 +22,18 @@ _PAGE = 6.4
 
 
 def curves(
-    history: Mapping[str, Iterable[Any]], *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
-) -> Axes:
+    history: Mapping[str, Iterable[Any]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+    ax: matplotlib.axes.Axes | None = None,
+) -> matplotlib.axes.Axes:
     """Draw one line per name, labelled at its end where the labels have room, otherwise in a legend.
 
     Parameters
     ----------
-    history : mapping of str to sequence
+    history : dict of str to list
         Per name either numbers, which are drawn at 0, 1, 2, ..., or pairs ``(step, value)``. Numbers may be
         tensors with one element.
     xlabel, ylabel : str
@@ -74,19 +79,19 @@ def curves(
     return ax
 
 
-def _points(name: str, values: Iterable[Any]) -> NDArray[np.float64]:
+def _points(name: str, values: Iterable[Any]) -> numpy.ndarray:
     pairs = []
     for step, value in enumerate(values):
         pair = tuple(value) if isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0 else (step, value)
         if len(pair) != 2:
             raise ValueError(f"history[{name!r}] must hold numbers or (step, value) pairs, got {len(pair)} numbers")
-        pairs.append([float(number.item() if isinstance(number, Tensor) else number) for number in pair])
+        pairs.append([float(number.item() if isinstance(number, torch.Tensor) else number) for number in pair])
     if not np.isfinite(np.array(pairs).reshape(-1, 2)).all(axis=1).any():
         raise ValueError(f"history[{name!r}] has no finite value to draw")
     return np.array(pairs)
 
 
-def _name_lines(ax: Axes, lines: Mapping[str, NDArray[np.float64]]) -> None:
+def _name_lines(ax: matplotlib.axes.Axes, lines: Mapping[str, numpy.ndarray]) -> None:
     from matplotlib import rcParams
 
     ends = np.array([points[np.isfinite(points).all(axis=1)][-1] for points in lines.values()])
@@ -103,24 +108,24 @@ def _name_lines(ax: Axes, lines: Mapping[str, NDArray[np.float64]]) -> None:
 
 
 def image_grid(
-    images: Tensor | NDArray[Any],
+    images: torch.Tensor | numpy.ndarray,
     titles: Sequence[str] | None = None,
     columns: int = 8,
     *,
     value_range: tuple[float, float] | None = None,
-) -> Figure:
+) -> matplotlib.figure.Figure:
     """Draw a batch of images in rows.
 
     Parameters
     ----------
-    images : Tensor or array
+    images : torch.Tensor or numpy.ndarray
         (N, C, H, W) with C = 1 for grey or 3 for red, green, blue; or (N, H, W) for grey. Whole numbers of type
         uint8, booleans, or floating numbers from 0 to 1.
-    titles : sequence of str, optional
+    titles : list of str, optional
         A short text above each image.
     columns : int, default 8
         Images per row.
-    value_range : (float, float), optional
+    value_range : tuple of float, optional
         The values of floating numbers that become black and white, for pictures that are not photographs, such
         as filters. By default 0 and 1, and any other value is an error.
 
@@ -173,22 +178,22 @@ def image_grid(
 
 
 def overlay(
-    image: Tensor | NDArray[Any],
-    mask: Tensor | NDArray[Any],
+    image: torch.Tensor | numpy.ndarray,
+    mask: torch.Tensor | numpy.ndarray,
     classes: Sequence[str],
     *,
     background: int | None = 0,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: matplotlib.axes.Axes | None = None,
+) -> matplotlib.axes.Axes:
     """Draw a segmentation mask over its image, each class in a colour of its own, with a legend.
 
     Parameters
     ----------
-    image : Tensor or array
+    image : torch.Tensor or numpy.ndarray
         (C, H, W) or (H, W), as for :func:`image_grid`.
-    mask : Tensor or array
+    mask : torch.Tensor or numpy.ndarray
         (H, W) of whole numbers: the class of each pixel.
-    classes : sequence of str
+    classes : list of str
         Name of class 0, 1, 2, ... At most seven are coloured.
     background : int or None, default 0
         The class that stays uncoloured. None colours all.
@@ -239,19 +244,23 @@ def overlay(
     patches = [Patch(facecolor=to_rgba(colour, 0.7), edgecolor=colour) for colour in colours.values()]
     ax.legend(patches, [classes[k] for k in colours], loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.set_axis_off()
+    # The first run of the layout does not know yet how far the legend moves with the picture; the next one does.
+    _settled(ax)
     return ax
 
 
-def confusion(matrix: Tensor | NDArray[Any], labels: Sequence[str], *, ax: Axes | None = None) -> Axes:
+def confusion(
+    matrix: torch.Tensor | numpy.ndarray, labels: Sequence[str], *, ax: matplotlib.axes.Axes | None = None
+) -> matplotlib.axes.Axes:
     """Draw a confusion matrix with its counts: right answers in blue, errors in vermilion.
 
     The strength of a colour is the share within the row, so that rare classes count as much as frequent ones.
 
     Parameters
     ----------
-    matrix : Tensor or array
+    matrix : torch.Tensor or numpy.ndarray
         (K, K) counts: ``matrix[i, j]`` samples of the true class i were taken for class j.
-    labels : sequence of str
+    labels : list of str
         Name of each of the K classes.
     ax : matplotlib.axes.Axes, optional
         Where to draw. By default a new figure.
@@ -305,7 +314,7 @@ def confusion(matrix: Tensor | NDArray[Any], labels: Sequence[str], *, ax: Axes 
     return ax
 
 
-def _write_counts(ax: Axes, counts: NDArray[Any], cells: NDArray[np.float64]) -> None:
+def _write_counts(ax: matplotlib.axes.Axes, counts: numpy.ndarray, cells: numpy.ndarray) -> None:
     from matplotlib import rcParams
 
     # A bold digit is 0.7 times as wide as its size; the longest count fills at most nine tenths of a cell.
@@ -317,7 +326,7 @@ def _write_counts(ax: Axes, counts: NDArray[Any], cells: NDArray[np.float64]) ->
         ax.text(column, row, f"{count:.0f}", size=size, color=colour, weight=weight, ha="center", va="center")
 
 
-def _settled(ax: Axes) -> tuple[float, float, float]:
+def _settled(ax: matplotlib.axes.Axes) -> tuple[float, float, float]:
     """Run the layout of the figure; return the width and the height of the axes in inches, and an inch in pixels."""
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -326,11 +335,11 @@ def _settled(ax: Axes) -> tuple[float, float, float]:
     return room.width / figure.dpi, room.height / figure.dpi, figure.dpi
 
 
-def _array(values: Tensor | NDArray[Any]) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+def _array(values: torch.Tensor | numpy.ndarray) -> numpy.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _pictures(images: Tensor | NDArray[Any], value_range: tuple[float, float] | None) -> NDArray[np.float64]:
+def _pictures(images: torch.Tensor | numpy.ndarray, value_range: tuple[float, float] | None) -> numpy.ndarray:
     """Return (N, H, W) or (N, H, W, 3) from 0 to 1."""
     pixels = _array(images)
     if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[1] not in (1, 3)) or 0 in pixels.shape:
@@ -351,7 +360,7 @@ def _pictures(images: Tensor | NDArray[Any], value_range: tuple[float, float] | 
     return np.clip((pixels.astype(np.float64) - low) / (high - low), 0.0, 1.0)
 
 
-def _labels(mask: Tensor | NDArray[Any], shape: tuple[int, ...], classes: int) -> NDArray[Any]:
+def _labels(mask: torch.Tensor | numpy.ndarray, shape: tuple[int, ...], classes: int) -> numpy.ndarray:
     labels = _array(mask)
     if labels.shape != shape:
         raise ValueError(f"mask must have the height and width of the image, {shape}, got shape {labels.shape}")
@@ -363,7 +372,7 @@ def _labels(mask: Tensor | NDArray[Any], shape: tuple[int, ...], classes: int) -
     return labels
 
 
-def _ink(colour: NDArray[np.float64]) -> str:
+def _ink(colour: numpy.ndarray) -> str:
     # Relative luminance and the contrast of WCAG 2.2: black wins where it contrasts more than white.
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))

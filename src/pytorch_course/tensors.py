@@ -633,7 +633,9 @@ class _Canvas:
             import matplotlib.pyplot as plt
 
             inch = min(0.45, 8 / width)
-            ax = plt.figure(figsize=(width * inch, height * inch)).add_axes((0.0, 0.0, 1.0, 1.0))
+            # A subplot that fills the figure: free axes would make a constrained layout warn.
+            ax = plt.figure(figsize=(width * inch, height * inch)).add_subplot()
+            ax.set_position((0.0, 0.0, 1.0, 1.0))
         ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         ax.set_axis_off()
         box, dpi = ax.get_window_extent(), ax.figure.dpi

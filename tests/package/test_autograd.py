@@ -1,5 +1,6 @@
 """The backward graph as data, text and picture, and the check of derivatives by hand."""
 
+import itertools
 import re
 
 import matplotlib as mpl
@@ -438,6 +439,23 @@ def test_leaves_differ_from_operations_in_colour_and_shape():
     looks = {p.get_gid(): (p.get_facecolor(), p.get_edgecolor(), p.get_boxstyle().rounding_size) for p in patches}
     assert looks["node-0"] == looks["node-1"] == looks["node-2"]
     assert all(a != b for a, b in zip(looks["node-0"], looks["node-3"], strict=True))
+
+
+def cross(one, other):
+    """Whether two polylines cut each other."""
+
+    def side(a, b, c):
+        return np.sign((b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0])
+
+    a, b = one[:-1, None], one[1:, None]
+    c, d = other[None, :-1], other[None, 1:]
+    return bool(((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).any())
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_arrows_do_not_cross_where_they_need_not(example):
+    arrows = arrows_of(graph(*example()).plot())
+    assert not any(cross(one, other) for one, other in itertools.combinations(arrows, 2))
 
 
 def test_no_two_arrows_share_an_arrow_head():

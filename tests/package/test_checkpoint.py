@@ -5,16 +5,19 @@ once and forks one child per request (`serve`, at the end); the functions of `SC
 """
 
 import copy
+import fcntl
 import io
 import itertools
 import json
 import os
 import pickle
 import random
+import re
 import resource
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -95,7 +98,7 @@ def bytes_of(tensor):
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def payload(version, numbers=250_000):
+def payload(version, numbers=100_000):
     return {"version": version, "weights": [torch.full((numbers,), float(version)) for _ in range(4)]}
 
 
@@ -200,6 +203,7 @@ def test_the_path_may_be_text_and_may_hold_any_letter(tmp_path):
     assert load(str(path))["version"] == 1
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 def test_sparse_and_shared_tensors_survive(tmp_path):
     weight = torch.arange(6.0)
     back = load(save({"sparse": torch.eye(3).to_sparse(), "a": weight, "view": weight[2:]}, tmp_path / "a.pt"))
@@ -234,19 +238,22 @@ def test_a_missing_file_is_not_called_damaged(tmp_path):
 
 
 def test_the_order_is_write_sync_rename_sync(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(f"sync {Path(f'/proc/self/fd/{fd}').readlink().name}"))
-    real = Path.replace
+    calls, real_sync, real_replace = [], os.fsync, Path.replace
+
+    def sync(descriptor):
+        calls.append(("sync", os.fstat(descriptor).st_ino))
+        real_sync(descriptor)
 
     def replace(source, target):
         assert load(source)["version"] == 1
-        calls.append(f"rename to {target.name}")
-        return real(source, target)
+        calls.append(("rename", source.stat().st_ino))
+        return real_replace(source, target)
 
+    monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", replace)
-    save(payload(1, 5), tmp_path / "a.pt")
-    assert calls[0].startswith("sync checkpoint.")
-    assert calls[1:] == ["rename to a.pt", f"sync {tmp_path.name}"]
+    path = save(payload(1, 5), tmp_path / "a.pt")
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert calls == [("sync", file), ("rename", file), ("sync", folder)]
 
 
 def test_threads_that_write_one_file_do_not_mix_it(tmp_path):
@@ -279,23 +286,37 @@ def small(tmp_path):
     return save(obj, tmp_path / "small.pt"), obj
 
 
+@contextmanager
+def flipped(path, position, bit):
+    """The file with one bit changed. In place, because writing it anew thousands of times is slow."""
+    with path.open("r+b", buffering=0) as file:
+        file.seek(position)
+        old = file.read(1)[0]
+        for byte in (old ^ 1 << bit, old):
+            file.seek(position)
+            file.write(bytes([byte]))
+            if byte != old:
+                yield
+
+
 def test_every_shorter_file_is_refused(small):
     path, _ = small
-    data = path.read_bytes()
-    for length in range(len(data)):
-        path.write_bytes(data[:length])
+    for length in reversed(range(path.stat().st_size)):
+        cut(path, length)
         with pytest.raises(CheckpointError, match=r"small\.pt is damaged"):
             load(path)
 
 
 def test_every_flipped_bit_of_a_tensor_is_noticed(small):
     path, obj = small
-    data = path.read_bytes()
-    start = data.index(bytes_of(obj["weight"]))
+    start = path.read_bytes().index(bytes_of(obj["weight"]))
     for position, bit in itertools.product(range(start, start + 192), range(8)):
-        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :])
-        with pytest.raises(CheckpointError, match="damaged: wrong checksum or header in the entry checkpoint/data/0"):
+        with (
+            flipped(path, position, bit),
+            pytest.raises(CheckpointError, match="wrong checksum or header in the entry checkpoint/data/0"),
+        ):
             load(path)
+    assert same(load(path), obj)
 
 
 def test_no_flipped_bit_changes_what_is_read(small):
@@ -309,12 +330,12 @@ def test_no_flipped_bit_changes_what_is_read(small):
     flips += itertools.product(range(directory, len(data)), range(8))
     outcomes = Counter()
     for position, bit in flips:
-        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :])
-        try:
-            assert same(load(path), obj), f"silently different after flipping bit {bit} of byte {position}"
-            outcomes["harmless"] += 1
-        except CheckpointError as error:
-            outcomes["refused" if str(path) in str(error) else "unnamed"] += 1
+        with flipped(path, position, bit):
+            try:
+                assert same(load(path), obj), f"silently different after flipping bit {bit} of byte {position}"
+                outcomes["harmless"] += 1
+            except CheckpointError as error:
+                outcomes["refused" if str(path) in str(error) else "unnamed"] += 1
     assert outcomes["unnamed"] == 0
     assert min(outcomes["harmless"], outcomes["refused"]) > 500
 
@@ -371,7 +392,7 @@ def evil_pickle(path, evil):
 
 
 def evil_zip(path, evil):
-    torch.save({"weight": torch.ones(3), "evil": evil}, path)
+    torch.save({"evil": evil, "weight": torch.ones(3)}, path)
 
 
 def evil_new_protocol(path, evil):
@@ -407,7 +428,8 @@ def test_no_code_is_run(tmp_path, write):
     with pytest.raises(CheckpointError, match=r"a\.pt") as caught:
         load(path)
     assert not marker.exists()
-    assert "weights_only" not in "".join(traceback.format_exception(caught.value)), "torch's advice must not be shown"
+    text = "".join(traceback.format_exception(caught.value))
+    assert not re.search("trust|arbitrary|add_safe_globals", text), "torch's advice to run the code must not be shown"
 
 
 def test_the_evil_files_would_run_their_code_elsewhere(tmp_path):
@@ -426,14 +448,10 @@ def careless_read(path):
         with zipfile.ZipFile(path) as archive:
             data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
 
-    class Reader(pickle.Unpickler):
-        def persistent_load(self, _):
-            return torch.ones(3).untyped_storage()
-
     file = io.BytesIO(data)
     while file.tell() < len(data):  # The old format is a row of pickles.
         with suppress(Exception):
-            Reader(file).load()
+            pickle.load(file)
             continue
         break
 
@@ -464,9 +482,10 @@ def test_what_cannot_be_pickled_raises_as_pickle_does(tmp_path):
     assert everything(tmp_path) == ["a.pt"]
 
 
-def test_a_pickle_that_passes_the_scan_and_fails_to_load(tmp_path):
+@pytest.mark.parametrize("code", [b"\x80\x02K\x01K\x02R.", b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R."])
+def test_a_pickle_that_passes_the_scan_and_fails_to_load(tmp_path, code):
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02K\x01K\x02R.")  # Calls the number 1.
+        archive.writestr("archive/data.pkl", code)  # Calls the number 1; makes a dictionary of the number 1.
         archive.writestr("archive/version", "3\n")
     with pytest.raises(CheckpointError, match=r"a\.pt cannot be read"):
         load(tmp_path / "a.pt")
@@ -523,7 +542,7 @@ def tiny_disk(folder, size):
 
 
 def test_a_full_disk(tmp_path):
-    with tiny_disk(tmp_path / "disk", "6m") as folder:
+    with tiny_disk(tmp_path / "disk", "2m") as folder:
         path = save(payload(1), folder / "a.pt")
         assert_refused(path, r"cannot write .*a\.pt \([\d,]+ bytes are free\): ")
         assert is_whole(load(save(payload(3, 1000), path)))
@@ -531,13 +550,10 @@ def test_a_full_disk(tmp_path):
 
 def test_checkpoints_on_a_full_disk_keep_the_old_ones(tmp_path):
     with tiny_disk(tmp_path / "disk", "120k") as folder:
-        checkpoints, run, error = Checkpoints(folder, keep=100), Run(), None
-        while error is None and run.step < 100:
-            try:
-                checkpoints.save(run.advance())
-            except CheckpointError as caught:
-                error = caught
-        assert "bytes are free" in str(error)
+        run, error = Run(), ""
+        while not error and run.step < 100:
+            error = refusal(Checkpoints(folder, keep=100).save, run.advance())
+        assert "bytes are free" in error
         assert run.step > 2
         again = Run()
         assert Checkpoints(folder).resume(again) == run.step - 1
@@ -629,6 +645,14 @@ def test_a_writer_whose_file_was_swept_too_early_takes_another(tmp_path, monkeyp
     monkeypatch.setattr(checkpoint, "_try_lock", late)
     assert load(save(payload(1, 5), tmp_path / "a.pt"))["version"] == 1
     assert len(set(attempts)) == 2
+
+
+def test_without_locks_as_on_windows_files_are_still_whole(tmp_path, monkeypatch):
+    (tmp_path / "checkpoint.0123-unfinished").touch()
+    monkeypatch.setattr(sys, "platform", "win32")
+    path = save(payload(1, 5), tmp_path / "a.pt")
+    assert load(path)["version"] == 1
+    assert everything(tmp_path) == ["a.pt", "checkpoint.0123-unfinished"]
 
 
 # Checkpoints in one process
@@ -829,12 +853,39 @@ def test_one_process_may_open_its_folder_twice(root):
     assert first.resume(Run()) == 2
 
 
-@pytest.mark.parametrize("content", ["", "process 1 on elsewhere\n", f"process {os.getpid()} on here\n", "\udcff"])
+@pytest.mark.parametrize("content", [b"", b"process 1 on elsewhere\n", b"process %d on here\n", b"\xff"])
 def test_a_lock_file_that_nobody_holds_is_taken_over(root, content):
+    # One of these processes lives, and one is ourselves, as after a restart in a container.
     root.mkdir()
-    (root / ".lock").write_bytes(content.encode(errors="surrogateescape"))
+    (root / ".lock").write_bytes(content.replace(b"%d", str(os.getpid()).encode()))
     Checkpoints(root).save(trained(1))
-    assert (root / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert (root / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_a_locked_folder_is_refused_with_the_name_of_its_owner(root):
+    # A second open file conflicts with the first one even in one process, so this needs no other.
+    root.mkdir()
+    with (root / ".lock").open("w") as file:
+        file.write("process 123 on the moon\n")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointError, match=r"another run uses .*run \(process 123 on the moon\): stop it, or"):
+            Checkpoints(root).save(trained(1))
+        file.truncate(0)
+        with pytest.raises(CheckpointError, match=r"another run uses .*run \(unknown\)"):
+            Checkpoints(root).resume(Run())
+    assert (root / ".lock").read_bytes() == b""
+    assert names(root) == []
+    Checkpoints(root).save(trained(1))
+
+
+def test_a_lock_that_was_forgotten_is_taken_again(root):
+    checkpoints = Checkpoints(root)
+    checkpoints.save(trained(1))
+    checkpoint._forget_locks()  # What happens in a forked child.
+    checkpoints.save(trained(2))
+    with (root / ".lock").open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_second_run_is_refused_until_the_first_is_killed(forge, root):
@@ -1084,7 +1135,7 @@ def signals(folder, kind, times):
 
 
 def limited_size(path):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
     try:
         save(payload(2), path)
     except CheckpointError as error:
@@ -1109,13 +1160,10 @@ def second_run(root, how, orphan):
     pid, reports = victim(first)
     reports.readline()
     errors = [refusal(Checkpoints(root).save, Run().advance()), refusal(Checkpoints(root).resume, Run())]
+    os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGUSR1)
     if how == "kill":
-        finish_started = reports
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        finish_started.close()
+        os.waitpid(pid, 0)  # Its reports would end only with its orphan.
     else:
-        os.kill(pid, signal.SIGUSR1)
         reports.readline()
     resumed = Checkpoints(root).resume(Run())
     if how != "kill":
@@ -1124,10 +1172,12 @@ def second_run(root, how, orphan):
 
 
 def refusal(method, *args):
+    """The text of the error, empty if there is none."""
     try:
-        return f"not refused: {method(*args)}"
+        method(*args)
     except CheckpointError as error:
         return str(error)
+    return ""
 
 
 def child_of_owner(root):
@@ -1159,7 +1209,7 @@ def in_two_ranks(root, action):
     """Run `action(report, rank)` in a group of two; what each rank reported first."""
 
     def member(report, rank):
-        dist.init_process_group("gloo", f"file://{store}", timedelta(seconds=30), world_size=2, rank=rank)
+        dist.init_process_group("gloo", f"file://{store}", timedelta(seconds=90), world_size=2, rank=rank)
         action(report, rank)
         dist.destroy_process_group()
 
@@ -1200,9 +1250,7 @@ def rank_faults(root, fault):
         if fault == "load on rank 1" and rank == 1:
             checkpoint.load = gone
         if fault == "load on rank 0" and rank == 0:
-            checkpoint._require_fit = gone
-            checkpoints_newest = checkpoint.Checkpoints._newest
-            checkpoint.Checkpoints._newest = lambda self: gone() if checkpoints_newest(self) else None
+            checkpoint.Checkpoints._newest = gone
         run = Other() if fault == "architecture" else Shared()
         run.step = 3
         try:
@@ -1236,6 +1284,7 @@ def serve():
     """Answer requests, one line of JSON each. Every answer comes from a forked process of its own group."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    Run().optimizer.step()  # The first step of any optimizer imports much: once here, not in every child.
     for line in sys.stdin:
         name, *args = json.loads(line)
         reader, writer = os.pipe()
@@ -1243,20 +1292,21 @@ def serve():
         if pid == 0:
             os.setpgid(0, 0)
             try:
-                answer = {"result": SCENARIOS[name](*args)}
+                answer = {"group": os.getpid(), "result": SCENARIOS[name](*args)}
             except BaseException:
-                answer = {"error": traceback.format_exc()}
+                answer = {"group": os.getpid(), "error": traceback.format_exc()}
             os.write(writer, json.dumps(answer).encode())
             os._exit(0)
         os.close(writer)
         with suppress(PermissionError):  # The child may have done it already.
             os.setpgid(pid, pid)
-        print(pid, flush=True)
+        print(json.dumps({"group": pid}), flush=True)
+        # Until it is waited for, its number and that of its group belong to nobody else.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
         with os.fdopen(reader) as file:
-            print(file.read(), flush=True)
+            print(file.read() or "{}", flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -1267,18 +1317,19 @@ def forge():
     command = [sys.executable, __file__]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment, bufsize=1) as server:
 
-        def answer(seconds):
+        def answer(seconds=180):
             if not select.select([server.stdout], [], [], seconds)[0]:
                 raise TimeoutError(f"no answer within {seconds} s")
             return json.loads(server.stdout.readline())
 
         def ask(name, *args):
             server.stdin.write(json.dumps([name, *map(plain, args)]) + "\n")
-            group = answer(60)
+            group = answer()["group"]
             try:
-                result = answer(60)
+                result = answer()
             except BaseException:
                 os.killpg(group, signal.SIGKILL)
+                answer()
                 raise
             if "error" in result:
                 raise AssertionError(result["error"])
@@ -1294,3 +1345,4 @@ def plain(value):
 
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # Taking torch down in good order takes seconds.

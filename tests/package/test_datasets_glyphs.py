@@ -102,6 +102,8 @@ def test_distortion_grows() -> None:
         ({"n": -1}, "n=-1"),
         ({"size": 7}, "size=7"),
         ({"distortion": -0.1}, "distortion=-0.1"),
+        ({"distortion": 3.1}, "distortion=3.1"),
+        ({"distortion": float("nan")}, "distortion=nan"),
         ({"classes": ""}, "classes is ''"),
         ({"classes": "aba"}, "none twice"),
         ({"classes": "a中"}, "'中'"),

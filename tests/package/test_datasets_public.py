@@ -3,9 +3,11 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib
 import io
 import os
 import pickle
+import re
 import struct
 import sys
 import tarfile
@@ -266,6 +268,12 @@ def test_every_source_is_https_and_every_sum_a_sha256() -> None:
     assert all(len(value) == 64 and int(value, 16) for value in sums)
     assert len(set(sums)) == len(sums) == 15
     assert all(source.url.startswith("https://") and source.url.endswith("/") for source in _sources.SOURCES.values())
+
+
+def test_every_stand_in_exists() -> None:
+    for source in _sources.SOURCES.values():
+        module, function = re.match(r"datasets\.(\w+)\.(\w+)\(", source.stand_in).groups()
+        assert callable(getattr(importlib.import_module(f"pytorch_course.datasets.{module}"), function))
 
 
 def archive(members: dict[str, bytes]) -> bytes:

@@ -9,8 +9,11 @@ import torch
 from pytorch_course.datasets.samples import TextSamples
 from pytorch_course.rng import keyed
 
-_MONTHS = tuple("January February March April May June July August September October November December".split())
-_DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NUMERALS = "〇一二三四五六七八九"
 
 

@@ -54,7 +54,7 @@ def glyphs(
     fonts : sequence of str
         Names out of ``FONTS``. Train on some and test on others to see what a model makes of an unknown hand.
     distortion : float
-        1 as described, 0 for clean, upright, centred characters. Larger is harder.
+        1 as described, 0 for clean, upright, centred characters, at most 3. Larger is harder.
 
     Returns
     -------

@@ -28,7 +28,8 @@ def public(name: str, *, train: bool = True, root: str | Path | None = None, dow
         The training part, or the test part.
     root : str or Path, optional
         The data folder, laid out as torchvision does: ``<root>/MNIST/raw``. MNIST's files may also lie in
-        ``<root>/mnist`` or in `root` itself. Without it: :func:`data_folder`.
+        ``<root>/mnist`` or in `root` itself. Without it:
+        :func:`pytorch_course.datasets.public.data_folder`.
     download : bool
         Fetch what is missing, over https only.
 
@@ -66,7 +67,7 @@ def public(name: str, *, train: bool = True, root: str | Path | None = None, dow
     if part:
         images, labels = (_read_idx(file) for file in files)
         return Samples(name, {"image": images.unsqueeze(1), "label": labels.long()}, classes=source.classes)
-    from torchvision.datasets.utils import extract_archive
+    from torchvision.datasets.utils import extract_archive  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as scratch:
         for file in files:
@@ -106,7 +107,7 @@ def _read_idx(path: Path) -> torch.Tensor:
 
 
 def _cifar10(folder: str, train: bool) -> Samples:
-    from torchvision.datasets import CIFAR10
+    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
 
     data = CIFAR10(folder, train=train)
     columns = {
@@ -117,9 +118,9 @@ def _cifar10(folder: str, train: bool) -> Samples:
 
 
 def _pets(folder: str, train: bool) -> Samples:
-    from torchvision.datasets import OxfordIIITPet
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import functional as F
+    from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
+    from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
+    from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
 
     data = OxfordIIITPet(folder, split="trainval" if train else "test", target_types=["category", "segmentation"])
     images = torch.empty(len(data), 3, PET_SIZE, PET_SIZE, dtype=torch.uint8)
