@@ -66,18 +66,15 @@ def write_missing(rules, folder):
     digest = hashlib.sha256(Path(__file__).read_bytes() + RULES.read_bytes()).hexdigest()[:12]
     paths = {name: folder / f"{name}-{version_of(rules[name])}-{digest}.inv" for name in rules}
     folder.mkdir(parents=True, exist_ok=True)
-    # Another process looks at the library, so that lessons meet the same interpreter with and without this work.
-    command = (sys.executable, "-W", "ignore", __file__)
-    running = {
-        name: subprocess.Popen([*command, name, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for name, path in paths.items()
-        if not path.exists()
-    }
-    errors = {name: process.communicate()[1].decode() for name, process in running.items()}
-    for name, process in running.items():
-        if process.returncode:
-            raise ExtensionError(f"inventories: {name} could not be looked at:\n{errors[name]}")
-        for old in set(folder.glob(f"{name}-*.inv")) - {paths[name]}:
+    missing = {name: path for name, path in paths.items() if not path.exists()}
+    if missing:
+        # Another process looks at the libraries, so that lessons meet the same interpreter with and without this work.
+        command = [sys.executable, "-W", "ignore", __file__, *(word for pair in missing.items() for word in pair)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ExtensionError(f"inventories: a library could not be looked at:\n{done.stderr}")
+    for name, path in missing.items():
+        for old in set(folder.glob(f"{name}-*.inv")) - {path}:
             old.unlink(missing_ok=True)
     return paths
 
@@ -117,9 +114,11 @@ def public_names(module, prefix, rules):
         home = getattr(obj, "__module__", None) or module.__name__
         own = any(home == place or home.startswith(f"{place}.") for place in homes)
         own |= inspect.isbuiltin(obj) and home == root
-        described = own and has_doc(obj) and last in (listed or vars(module))
-        described |= "package" not in rules and last in (listed or ())  # what Python's modules list, they document
-        if (described and callable(obj)) or re.fullmatch(rules.get("public", ""), prefix + last):
+        described = callable(obj) and own and has_doc(obj) and last in (listed or vars(module))
+        described |= (
+            callable(obj) and "package" not in rules and last in (listed or ())
+        )  # Python documents what it lists
+        if described or re.fullmatch(rules.get("public", ""), prefix + last):
             yield last, obj
 
 
@@ -193,8 +192,13 @@ def full_name(obj):
 
 def has_doc(obj):
     """Return whether an object carries a docstring."""
-    return isinstance(getattr(getattr(obj, "__func__", obj), "__doc__", None), str)
+    return isinstance(getattr(obj.__func__ if isinstance(obj, METHODS) else obj, "__doc__", None), str)
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], Path(sys.argv[2]))
+    for library, file in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        try:
+            write(library, Path(file))
+        except Exception as error:
+            error.add_note(f"while looking at {library}")
+            raise

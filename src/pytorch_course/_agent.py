@@ -46,6 +46,7 @@ class Outcome:
     """
 
     folder: Path
+    timeout: float = 0
     attempt: int = 0
     late: bool = False
     codes: dict[int, int | None] = field(default_factory=dict)
@@ -138,7 +139,7 @@ class _Agent(LocalElasticAgent):
             monitor_interval=POLL,
         )
         super().__init__(spec, _Files(folder, _environment()))
-        self.outcome = Outcome(folder)
+        self.outcome = Outcome(folder, timeout)
         self._deadline = time.monotonic() + timeout
         self._failed_at: float | None = None
         self._ended: dict[int, int] = {}
@@ -336,7 +337,7 @@ def _explain_late(outcome: Outcome, stories: dict[int, dict[str, Any]]) -> tuple
     """Say who was still running at the deadline, where, and what every rank had printed."""
     late = [rank for rank, code in outcome.codes.items() if code is None]
     who = f"rank {late[0]} was" if len(late) == 1 else f"ranks {', '.join(map(str, late))} were"
-    lines = [f"{who} still running at the timeout, and all {len(stories)} ranks were killed"]
+    lines = [f"{who} still running after {outcome.timeout:g} s, and all {len(stories)} ranks were killed"]
     lines += [f"rank {rank} {story['short']}" for rank, story in stories.items() if rank not in late]
     lines += [f"rank {rank} was at\n{where}" for rank in late if (where := _where(outcome.place(rank)))]
     return (late[0] if len(late) == 1 else None), "\n\n".join([*lines, _last_output(outcome)])

@@ -340,7 +340,10 @@ def launch(
     with _quiet():
         from pytorch_course import _agent
 
-        with _agent.signals(), tempfile.TemporaryDirectory(prefix="pytorch-course-") as name:
+        with (
+            _agent.signals(),
+            tempfile.TemporaryDirectory(prefix="pytorch-course-", ignore_cleanup_errors=True) as name,
+        ):
             folder = Path(name)
             (folder / _worker.CALL).write_bytes(call)
             outcome = _agent.run(folder, nproc, max_restarts, timeout)

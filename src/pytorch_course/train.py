@@ -271,12 +271,14 @@ def train(
     'weight 2.00, bias 1.00'
     """
     _check(epochs, accumulate, clip, nonfinite)
-    parameters = list(state.model.parameters())
+    model, parameters = state.model, list(state.model.parameters())
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
     device = torch.device(device) if device is not None else next((p.device for p in parameters), torch.device("cpu"))
     state.optimizer.zero_grad()
     while state.epoch < epochs:
         for window, weights, end_of_epoch in _windows(state, loader, accumulate):
-            _ensure_training(state.model)
+            if not (model.training and inner.training):  # parts that somebody froze in evaluation mode stay so
+                model.train()
             loss = _backward(state, window, weights, loss_fn, device, autocast)
             problem = None if nonfinite == "ignore" else _not_finite(loss, agree=nonfinite == "skip")
             if clip is not None and problem is None:
@@ -336,13 +338,6 @@ def _batches(loader: Any, epoch: int, batch: int) -> Iterator[Any]:
     return islice(loader, batch, None)
 
 
-def _ensure_training(model: nn.Module) -> None:
-    # Only when the model as a whole is not: a part that somebody froze in evaluation mode stays so.
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    if not (model.training and inner.training):
-        model.train()
-
-
 def _weights(order: Order | None, first: int, window: Sequence[Any]) -> Sequence[float]:
     """What each batch counts, so that the gradients add up to the mean over all samples of the window, on all ranks.
 
@@ -368,7 +363,7 @@ def _backward(state, window, weights, loss_fn, device, autocast):
 
 def _backward_once(state, batch, weight, loss_fn, device, autocast):
     try:
-        inputs, targets = to_device(batch, device)
+        inputs, targets = batch if device.type == "cpu" else to_device(batch, device)
         if autocast is None:
             loss = loss_fn(state.model(inputs), targets)
         else:

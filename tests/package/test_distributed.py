@@ -303,9 +303,7 @@ def test_a_rank_that_hangs_is_killed_with_all_it_started(tmp_path, capsys):
     assert 4 <= time.monotonic() - started < 30
     assert caught.value.rank == 1
     text = str(caught.value)
-    assert text.startswith(
-        "rank 1 was still running at the timeout, and all 2 ranks were killed\n\nrank 0 returned\n\n"
-    )
+    assert text.startswith("rank 1 was still running after 4 s, and all 2 ranks were killed\n\nrank 0 returned\n\n")
     assert f'  File "{__file__}", line ' in text and "in stuck" in text
     assert _worker.__file__ not in text
     assert text.endswith("last output of rank 0:\n  rank 0\n\nlast output of rank 1:\n  rank 1")
@@ -337,7 +335,9 @@ def test_a_rank_that_ignores_the_polite_signal_is_killed_too(monkeypatch):
 
 
 def test_all_ranks_late_name_no_single_one():
-    with pytest.raises(LaunchError, match="ranks 0, 1 were still running at the timeout") as caught:
+    with pytest.raises(
+        LaunchError, match="ranks 0, 1 were still running after 1 s, and all 2 ranks were killed"
+    ) as caught:
         launch(time.sleep, 600, timeout=1)
     assert caught.value.rank is None
 
@@ -358,7 +358,7 @@ def test_restarts_run_all_ranks_again(capsys):
     assert lines[-2:] == ["[rank 0] attempt 2", "[rank 1] attempt 2"]
     with pytest.raises(LaunchError, match=r"^rank 1 of 2 \(attempt 2\) was killed by SIGKILL"):
         launch(work, max_restarts=1)
-    with pytest.raises(LaunchError, match="rank 0 was still running at the timeout"):
+    with pytest.raises(LaunchError, match="rank 0 was still running after 1 s"):
         launch(time.sleep, 600, nproc=1, max_restarts=5, timeout=1)
 
 
@@ -446,6 +446,25 @@ def test_ranks_end_themselves_when_their_parent_is_killed(tmp_path):
         parent.kill()
         parent.wait()
         wait_for(lambda: not ranks_of(parent.pid), seconds=10)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ranks_end_themselves_when_the_agent_could_not_start_them_all(monkeypatch):
+    from torch.distributed.elastic.multiprocessing import api
+
+    start, pids = api.get_subprocess_handler, []
+
+    def start_only_rank_0(**arguments):
+        if arguments["local_rank_id"] == 1:
+            raise OSError("no more processes")
+        handler = start(**arguments)
+        pids.append(handler.proc.pid)
+        return handler
+
+    monkeypatch.setattr(api, "get_subprocess_handler", start_only_rank_0)
+    with pytest.raises(OSError, match="no more processes"):
+        launch(time.sleep, 600)
+    assert_dead(pids[0])
 
 
 def wait_for(condition, seconds=60):
@@ -565,11 +584,9 @@ def test_half_an_announcement_is_refused(monkeypatch, variables, message):
 @pytest.mark.parametrize("number", ["0", "1"])
 def test_ranks_that_do_not_come_are_not_waited_for_for_ever(monkeypatch, number):
     announce(monkeypatch, RANK=number, WORLD_SIZE="2")
-    with pytest.raises(
-        RuntimeError, match=rf"rank {number} of 2 could not join the group at 127.0.0.1:\d+ within 1 s, do"
-    ):
-        with world(timeout=1):
-            pass
+    message = rf"rank {number} of 2 could not join the group at 127.0.0.1:\d+ within 1 s, do all 2 ranks enter world"
+    with pytest.raises(RuntimeError, match=message), world(timeout=1):
+        pass
     assert not dist.is_initialized()
 
 

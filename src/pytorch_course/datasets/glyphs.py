@@ -77,10 +77,8 @@ def glyphs(
     >>> torch.equal(data.tensors[0][:10], glyphs(10, classes="αβγ").tensors[0])
     True
     """
-    if n < 0 or size < 8 or distortion < 0:
-        raise ValueError(
-            f"need n >= 0, size >= 8, distortion >= 0, but got n={n}, size={size}, distortion={distortion}"
-        )
+    if n < 0 or size < 8 or not 0 <= distortion <= 3:
+        raise ValueError(f"need n >= 0, size >= 8, distortion from 0 to 3, but got {n=}, {size=}, {distortion=}")
     if not classes or len(set(classes)) < len(classes):
         raise ValueError(f"classes is {classes!r}, expected at least one character and none twice")
     atlas, first, count = _atlas(classes, size, tuple(fonts))

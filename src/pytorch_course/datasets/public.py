@@ -118,7 +118,7 @@ def _cifar10(folder: str, train: bool) -> Samples:
 
 
 def _pets(folder: str, train: bool) -> Samples:
-    from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
+    from torchvision.datasets import OxfordIIITPet
     from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
     from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
 
