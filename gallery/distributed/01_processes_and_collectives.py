@@ -16,6 +16,7 @@ Start several processes, let them exchange tensors, and name the collective oper
 # A second process is a second Python: its own memory, its own variables, its own copy of your function. Start three.
 
 import torch
+import torch.distributed as dist
 from pytorch_course.distributed import launch, world
 
 secret = torch.zeros(1)
@@ -34,16 +35,13 @@ def hello():
 # program does first. The processes meet at an agreed address, the **rendezvous**; they learn how many they are, the **world size**; and
 # each gets a number, its **rank**. In the same call each of them runs four collective operations, which we look at one by one.
 
-import torch.distributed as dist
-
 
 def tour():
     """Run each collective once on small tensors and return what every rank holds before and after."""
     rank = hello()
-    held = {}
     with world() as w:
         mine = torch.tensor([1.0, 2.0, 3.0]) * 10**w.rank  # rank 0: 1 2 3, rank 1: 10 20 30, rank 2: 100 200 300
-        held["start"] = mine.tolist()
+        held = {"start": mine.tolist()}
         dist.broadcast(copy := mine.clone(), src=0)
         held["broadcast"] = copy.tolist()
         dist.all_reduce(total := mine.clone())
@@ -143,6 +141,11 @@ def exchange(piece, w):
     return received
 
 
+# %%
+# A rank that only sent would wait for a neighbour that only sends, for ever; ``batch_isend_irecv`` starts both at once. Now the two
+# halves of the ring.
+
+
 def ring_all_reduce(tensor, w):
     """Sum a tensor over all ranks in place; return how many numbers this rank sent."""
     pieces, sent = list(tensor.chunk(w.size)), 0
@@ -156,8 +159,8 @@ def ring_all_reduce(tensor, w):
 
 
 # %%
-# ``chunk`` returns views, so adding into a piece adds into the tensor. In the same launch one process starts a child of its own, for the
-# question at the end of this page.
+# ``chunk`` returns views, so adding into a piece adds into the tensor. In the same launch rank 0 starts a child of its own, for a
+# question further down.
 
 
 def both():
@@ -170,6 +173,10 @@ def both():
         same = torch.allclose(tensor, by_library, atol=1e-6)
         everyone = w.gather(tensor.tolist())
     return same, sent, everyone, shared_memory() if w.main else None
+
+
+# %%
+# The child gets two tensors. One lies in ordinary memory, the other in memory that processes can share.
 
 
 def shared_memory():

@@ -157,6 +157,12 @@ for clear in (True, False):
         with torch.no_grad():
             w -= 0.1 * w.grad
 
+assert abs(paths[True][-1] - 3) < 0.01
+assert max(abs(value - 3) for value in paths[False][-10:]) > 1
+
+# %%
+# One of the two arrives.
+
 fig, ax = plt.subplots()
 for clear, path in paths.items():
     ax.plot(path, label="cleared" if clear else "never cleared")
@@ -167,11 +173,7 @@ ax.legend()
 # %%
 # .. caption:: With the gradient cleared before each step, ``w`` settles at 3. Without it, ``w`` swings past 3 again and again.
 #    :alt: One curve rises smoothly from 0 to the dotted line at 3 and stays there. The other swings between about 0 and 6 around that line.
-
-assert abs(paths[True][-1] - 3) < 0.01
-assert max(abs(value - 3) for value in paths[False][-10:]) > 1
-
-# %%
+#
 # Can I go back twice?
 # --------------------
 #

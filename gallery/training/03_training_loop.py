@@ -91,6 +91,9 @@ def train_without(missing):
     return F.cross_entropy(model.eval()(few_images), few_labels).item()
 
 
+# %%
+# Predict the four outcomes first.
+
 without = {line: train_without(line) for line in ("nothing", "backward", "step", "zero_grad")}
 for line, loss in without.items():
     print(f"without {line:<10} {'learns' if loss < 0.1 else 'does not learn' if loss > 1 else 'limps'}")
@@ -254,12 +257,16 @@ assert torch.equal(reference["1.weight"], live[1].weight)  # the "saved" weights
 assert not torch.equal(snapshot["1.weight"], live[1].weight)
 
 # %%
-# With a generator, stopping early is ``break``.
+# With a generator, stopping early is ``break``. ``evaluate`` wants one value per sample, so that short batches weigh what they should.
 
 
 def surprise(scores, labels):
     """Return the loss of each sample."""
     return F.cross_entropy(scores, labels, reduction="none")
+
+
+# %%
+# Stop when five epochs in a row brought nothing better:
 
 
 model = make_model()

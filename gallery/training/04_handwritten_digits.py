@@ -87,6 +87,9 @@ def make_model():
     )  # fmt: skip
 
 
+# %%
+# What comes out of each layer, for five images:
+
 torch.manual_seed(0)
 model = make_model()
 x = images[:5]
@@ -133,6 +136,10 @@ EPOCHS = 20
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=EPOCHS * len(train_batches))
 state = TrainState(model, optimizer, schedule)
+
+# %%
+# Two things to measure, each as one value per sample:
+
 metrics = {
     "loss": lambda scores, labels: nn.functional.cross_entropy(scores, labels, reduction="none"),
     "accuracy": lambda scores, labels: scores.argmax(1) == labels,

@@ -333,10 +333,9 @@ def _verify(file: IO[bytes], path: Path) -> None:
     """Check the checksum of every entry, and that nothing in the file asks for code."""
     try:
         with zipfile.ZipFile(file) as archive:
-            # Two fields that zipfile ignores and torch obeys. With two sizes zipfile checks the shorter; of an entry
-            # marked as a folder torch reads nothing, and the tensor holds whatever was in memory.
-            odd = [e.filename for e in archive.infolist() if e.file_size != e.compress_size or e.external_attr & 16]
-            bad = odd[0] if odd else archive.testzip()
+            # Torch reads nothing of an entry that is marked as a folder, and the tensor holds whatever was in memory.
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & 16]
+            bad = folders[0] if folders else archive.testzip()
     except Exception as error:  # Damaged headers make zipfile raise almost anything.
         raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
     if bad is not None:

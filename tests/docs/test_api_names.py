@@ -17,7 +17,7 @@ extensions = ["inventories", "sphinx_gallery.gen_gallery", "api_names"]
 inventories = ["numpy", "python"]
 inventories_path = {folder!r}
 sphinx_gallery_conf = dict(
-    examples_dirs=["gallery/one", "gallery/two"], gallery_dirs=["lessons/two", "lessons/one"][::-1],
+    examples_dirs=["gallery/start", "gallery/more"], gallery_dirs=["lessons/start", "lessons/more"],
     filename_pattern=r"/\\d\\d_", ignore_pattern="__init__", image_scrapers=(), reset_modules=(), show_signature=False,
     write_computation_times=False, inspect_global_variables=True,
 )
@@ -75,14 +75,14 @@ class Site:
         self.write("conf.py", CONF.format(extensions=str(EXTENSIONS), folder=str(folder)))
         self.write(
             "index.rst",
-            "Site\n====\n\n.. toctree::\n   :glob:\n\n   names\n   other*\n   lessons/one/index\n   lessons/two/index\n",
+            "Site\n====\n\n.. toctree::\n   :glob:\n\n   names\n   other*\n   lessons/start/index\n   lessons/more/index\n",
         )
         self.write("names.rst", "Names\n=====\n\n.. api-names::\n")
         for number in range(6):  # Sphinx reads in several processes from six pages on
             self.write(f"other{number}.rst", f"Other {number}\n=======\n")
-        for part, lesson in (("one", FIRST), ("two", SECOND)):
-            self.write(f"gallery/{part}/README.rst", f"Part {part}\n========\n")
-            self.write(f"gallery/{part}/01_lesson.py", lesson)
+        for part, name, lesson in (("start", "01_numbers", FIRST), ("more", "02_files", SECOND)):
+            self.write(f"gallery/{part}/README.rst", f"Part {part}\n==========\n")
+            self.write(f"gallery/{part}/{name}.py", lesson)
 
     def write(self, name, text):
         """Write one file."""
@@ -126,8 +126,8 @@ def site(tmp_path_factory, pytestconfig):
     return site
 
 
-NUMBERS = ("lessons/one/01_lesson.html", "Numbers")
-FILES = ("lessons/two/01_lesson.html", "Files")
+NUMBERS = ("lessons/start/01_numbers.html", "Numbers")
+FILES = ("lessons/more/02_files.html", "Files")
 
 
 def test_names_with_their_pages_and_lessons(site):
@@ -168,7 +168,7 @@ def test_nothing_changed(site):
 
 def test_the_list_follows_the_code(site):
     """A name that a lesson begins to use appears, one that it stops using goes; other pages are left alone."""
-    site.write("gallery/two/01_lesson.py", SECOND.replace("np.sort", "np.unique"))
+    site.write("gallery/more/02_files.py", SECOND.replace("np.sort", "np.unique"))
     said = site.build()
     assert "2 changed" in re.search(r"updating environment:.*", said)[0]
     names = site.names()["numpy"]
@@ -182,14 +182,14 @@ def test_read_in_two_processes(site):
     site.build("-E", "-j", "2")
     assert site.names() == before
     assert "0 added, 0 changed, 0 removed" in site.build("-j", "2")
-    site.write("gallery/two/01_lesson.py", SECOND.replace("np.sort", "np.flip"))
+    site.write("gallery/more/02_files.py", SECOND.replace("np.sort", "np.flip"))
     site.build("-j", "2")
     assert site.names()["numpy"]["numpy.flip"][1:] == [FILES]
 
 
 def test_a_lesson_that_is_gone(site):
     """Its names go with it."""
-    for path in (*site.root.glob("gallery/two/01*"), *site.root.glob("lessons/two/01*")):
+    for path in (*site.root.glob("gallery/more/02*"), *site.root.glob("lessons/more/02*")):
         path.unlink()
     site.build()
     assert site.names()["numpy"]["numpy.std"][1:] == [NUMBERS]
