@@ -32,6 +32,8 @@ extensions = [
     "wheel",
     "lesson_page",
     "course_map",
+    "api_names",
+    "used_in",
     "accessible",
 ]
 exclude_patterns = [
@@ -45,6 +47,7 @@ exclude_patterns = [
 ]
 templates_path = ["_templates"]
 nitpicky = True
+nitpick_ignore = [("py:class", "pytorch_course.distributed.T")]  # a type variable has no page
 keep_warnings = False
 smartquotes = True
 default_role = "code"
@@ -92,7 +95,7 @@ nb_execution_excludepatterns = (
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_output_stderr = "warn"
-nb_merge_streams = False
+nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 
@@ -102,7 +105,8 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-napoleon_preprocess_types = True
+napoleon_use_ivar = True
+napoleon_preprocess_types = False
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"

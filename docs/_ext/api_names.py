@@ -94,21 +94,18 @@ def names_used(env):
 
 
 def find(libraries, written, objects):
-    """Return the first documented name among what a piece of code may mean, or None.
-
-    A variable is recorded as the class of its value: it counts only where the code spells a name of the library.
-    """
+    """Return the first documented name among what a piece of code may mean, or None."""
     for candidate in objects:
         if candidate["is_explicit"]:  # mentioned in the prose, not used by the code
             continue
-        last = candidate["name"].rpartition(".")[2]
-        if not candidate["is_class"] and written.rpartition(".")[2] != last:
-            continue
+        spelled = candidate["is_class"] or written.rpartition(".")[2] == candidate["name"].rpartition(".")[2]
         for module in (candidate["module_short"], candidate["module"]):
             full = candidate["name"] if module == "builtins" else f"{module}.{candidate['name']}"
             for title, inventory in libraries:
                 role = next((role for kind, role in ROLES.items() if full in inventory.get(f"py:{kind}", ())), None)
-                if role:
+                if role and (
+                    spelled or role not in ("class", "exc")
+                ):  # a variable is recorded as the class of its value
                     return Name(title, module_of(full, inventory), full, role)
     return None
 

@@ -317,7 +317,7 @@ def _windows(state: TrainState, loader: Any, accumulate: int) -> Iterator[tuple[
     order = getattr(loader, "batch_sampler", None)
     order = order if isinstance(order, Order) and order.size > 1 else None
     # The position is elsewhere when the body has loaded a checkpoint: then these batches are the wrong ones.
-    while batch < length and (state.epoch, state.batch) == (epoch, batch):
+    while batch < length and state.batch == batch and state.epoch == epoch:
         window = list(islice(batches, accumulate))
         if not window:
             raise ValueError(f"the loader has a length of {length} batches, but epoch {epoch} ended after {batch}")

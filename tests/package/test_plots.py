@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from matplotlib import pyplot as plt
@@ -388,6 +388,7 @@ def test_colour_tells_right_from_wrong_and_is_the_share_of_the_row():
 
 @settings(deadline=None, max_examples=8, derandomize=True)
 @given(st.integers(1, 15).flatmap(lambda k: arrays.arrays(np.int64, (k, k), elements=st.integers(0, 9_999))))
+@example(np.diag(np.full(20, 9_999)))
 def test_counts_are_readable_and_stay_in_their_cells(counts):
     ax = confusion(counts, [str(k) for k in range(len(counts))])
     cells = np.asarray(ax.get_images()[0].get_array())
