@@ -1,13 +1,14 @@
-"""What does the training loop itself cost? The same training, written by hand and with ``pytorch_course.train``.
+"""What does a training loop itself cost? The same training, written by hand and with ``pytorch_course.train``.
 
 Run ``python benchmarks/loop_overhead.py``. Ignite, Accelerate and Lightning are measured as well when they are installed.
 
 All loops train the same small network on the same batches in memory and must end with the same loss, to the last bit. The
-network is small on purpose: what a loop costs per step is fixed, so in a step of 100 ms every ratio below becomes 1.
+network is small on purpose: what a loop adds to a step is fixed, so in a step of 100 ms every ratio below is 1.
 
-Other work on the machine disturbs every timing. So each round runs every loop once, in another order, and a ratio compares
-two times of one round; the figures are medians over the rounds. The hand-written loop is entered twice: the ratio of these
-two, which should be 1, shows how far the other ratios can be trusted.
+The batches themselves keep the time: a step lasts from one request for a batch to the next. The figure of a round is the
+median of its steps, so a step in which other work took the processor away does not count. Each round runs every loop once,
+in another order, and a ratio compares two figures of one round. The loop by hand is entered twice: the ratio of the two,
+which should be 1, tells how far the other ratios can be trusted.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import random
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -28,65 +29,61 @@ from torch import nn
 
 from pytorch_course.train import TrainState, train
 
-BATCHES, BATCH_SIZE = 100, 64
+STEPS, BATCH_SIZE = 100, 64
 loss_fn = nn.CrossEntropyLoss()
+
+
+class Clock:
+    """Batches that note when each of them was asked for."""
+
+    def __init__(self, batches):
+        self.batches, self.times = batches, []
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.times.append(time.perf_counter())
+            yield batch
+
+    def step(self):
+        """Median of the seconds from one request to the next."""
+        return statistics.median(later - earlier for earlier, later in pairwise(self.times))
 
 
 def ingredients():
     """Return a new model, its optimizer and the batches: the same ones each time."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(BATCHES, BATCH_SIZE, 20, generator=generator)
-    targets = torch.randint(2, (BATCHES, BATCH_SIZE), generator=generator)
+    inputs = torch.randn(STEPS, BATCH_SIZE, 64, generator=generator)
+    targets = torch.randint(10, (STEPS, BATCH_SIZE), generator=generator)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 2))
-    return model, torch.optim.SGD(model.parameters(), lr=0.01), list(zip(inputs, targets, strict=True))
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    return model, torch.optim.AdamW(model.parameters()), Clock(list(zip(inputs, targets, strict=True)))
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Seconds that `run` takes, without the garbage of others."""
-    gc.collect()
-    gc.disable()
-    try:
-        start = time.process_time()
-        run()
-        return time.process_time() - start
-    finally:
-        gc.enable()
-
-
-def by_hand(epochs):
+def by_hand():
     """Write the loop out."""
     model, optimizer, batches = ingredients()
-    last = None
-
-    def run():
-        nonlocal last
-        model.train()
-        for _ in range(epochs):
-            for x, y in batches:
-                loss = loss_fn(model(x), y)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                last = loss.detach()
-
-    return timed(run), last
+    model.train()
+    for x, y in batches:
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        last = loss.detach()
+    return batches.step(), last
 
 
-def ours(epochs):
+def ours():
     """Use the generator of the book."""
     model, optimizer, batches = ingredients()
-    state, last = TrainState(model, optimizer), None
-
-    def run():
-        nonlocal last
-        for step in train(state, batches, loss_fn, epochs=epochs):
-            last = step.loss
-
-    return timed(run), last
+    for step in train(TrainState(model, optimizer), batches, loss_fn, epochs=1):
+        last = step.loss
+    return batches.step(), last
 
 
-def ignite(epochs):
+def ignite():
     """Use an Engine without handlers."""
     from ignite.engine import Engine
 
@@ -102,34 +99,28 @@ def ignite(epochs):
 
     engine = Engine(update)
     model.train()
-    seconds = timed(lambda: engine.run(batches, max_epochs=epochs))
-    return seconds, engine.state.output
+    engine.run(batches, max_epochs=1)
+    return batches.step(), engine.state.output
 
 
-def accelerate(epochs):
+def accelerate():
     """Use Accelerator.prepare and Accelerator.backward."""
     from accelerate import Accelerator
 
     model, optimizer, batches = ingredients()
     accelerator = Accelerator(cpu=True)
     model, optimizer = accelerator.prepare(model, optimizer)
-    last = None
-
-    def run():
-        nonlocal last
-        model.train()
-        for _ in range(epochs):
-            for x, y in batches:
-                loss = loss_fn(model(x), y)
-                accelerator.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad()
-                last = loss.detach()
-
-    return timed(run), last
+    model.train()
+    for x, y in batches:
+        loss = loss_fn(model(x), y)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        last = loss.detach()
+    return batches.step(), last
 
 
-def lightning(epochs):
+def lightning():
     """Use a Trainer with everything off that can be turned off."""
     from lightning.pytorch import LightningModule, Trainer
 
@@ -151,8 +142,8 @@ def lightning(epochs):
 
     module = Module()
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    trainer = Trainer(max_epochs=epochs, accelerator="cpu", devices=1, barebones=False, **dict.fromkeys(off, False))
-    return timed(lambda: trainer.fit(module, batches)), module.last
+    Trainer(max_epochs=1, accelerator="cpu", devices=1, **dict.fromkeys(off, False)).fit(module, batches)
+    return batches.step(), module.last
 
 
 def contenders():
@@ -162,25 +153,25 @@ def contenders():
     return loops | {name: loop for name, loop in others.items() if importlib.util.find_spec(name)}
 
 
-def measure(rounds, epochs, loops):
-    """Seconds of every loop in every round. Stop when a loop ends with another loss than the first."""
+def measure(rounds, loops):
+    """Return seconds per step of every loop in every round. Stop when a loop ends with another loss than the first."""
     seconds = {name: [] for name in loops}
-    expected = by_hand(epochs)[1]
-    for loop in loops.values():
-        loop(1)  # the first run of a loop imports and allocates
-    for number in range(rounds):
-        names = list(loops)
-        random.Random(number).shuffle(names)
-        for name in names:
-            elapsed, loss = loops[name](epochs)
+    expected = by_hand()[1]
+    for number in range(-1, rounds):  # round -1 does not count: a loop imports and allocates when it runs first
+        for name in random.Random(number).sample(list(loops), len(loops)):
+            gc.collect()
+            gc.disable()
+            step, loss = loops[name]()
+            gc.enable()
             if not torch.equal(loss, expected):
                 raise SystemExit(f"{name} ended with the loss {loss}, the loop by hand with {expected}")
-            seconds[name].append(elapsed)
+            if number >= 0:
+                seconds[name].append(step)
     return seconds
 
 
 def ratios(seconds):
-    """Median of the ratios to the first loop, round by round, and their quartiles."""
+    """Yield each loop's median time, and median and quartiles of its ratio to the first loop, round by round."""
     base = next(iter(seconds.values()))
     for name, own in seconds.items():
         low, middle, high = statistics.quantiles((a / b for a, b in zip(own, base, strict=True)), n=4)
@@ -188,15 +179,12 @@ def ratios(seconds):
 
 
 def machine():
-    """Describe the machine, and what else it is doing."""
+    """Describe the machine, and how busy it is."""
     cpuinfo = Path("/proc/cpuinfo")
-    models = (
-        [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    name = models[0] if models else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
     return (
         f"{name}, {os.cpu_count()} cores{load}; Python {platform.python_version()}, torch {torch.__version__}, 1 thread"
     )
@@ -205,19 +193,17 @@ def machine():
 def main():
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--epochs", type=int, default=4, help=f"of {BATCHES} steps, in each round")
+    parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    seconds = measure(options.rounds, options.epochs, contenders())
-    steps = options.epochs * BATCHES
+    seconds = measure(options.rounds, contenders())
     print(machine())
-    print(f"network 20-32-2, batch {BATCH_SIZE}, SGD; n = {options.rounds} rounds of {steps} steps; equal losses")
+    print(f"network 64-128-10, batch {BATCH_SIZE}, AdamW; n = {options.rounds} rounds of {STEPS} steps; equal losses")
     print(f"{'loop':22}{'us/step':>9}{'ratio':>8}   quartiles")
     for name, median, low, middle, high in ratios(seconds):
-        print(f"{name:22}{1e6 * median / steps:9.1f}{middle:8.3f}   {low:.3f} to {high:.3f}")
+        print(f"{name:22}{1e6 * median:9.1f}{middle:8.3f}   {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":

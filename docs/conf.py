@@ -93,6 +93,7 @@ nb_execution_excludepatterns = (
     else []
 )
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 120
 nb_output_stderr = "warn"
 nb_merge_streams = True

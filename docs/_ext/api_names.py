@@ -35,7 +35,7 @@ def setup(app):
     return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 1}
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Name:
     """One documented name: where it is listed and how it is referred to."""
 
@@ -52,7 +52,7 @@ class ApiNames(SphinxDirective):
         """Build one section for each library, with one list for each of its modules."""
         pages_of(self.env)[self.env.docname] = digest(self.env)
         uses = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-        for name, lessons in sorted(names_used(self.env).items()):
+        for name, lessons in sorted(names_used(self.env).items(), key=lambda use: use[0].full.casefold()):
             uses[name.library][name.module][name] = lessons
         order = [item[0] for item in titles(self.env)]
         return [self.section(library, uses[library]) for library in sorted(uses, key=order.index)]
@@ -88,26 +88,36 @@ def names_used(env):
     uses = defaultdict(list)
     for lesson, path in records(env).items():
         code = json.loads(path.read_text(encoding="utf-8"))
-        for name in {find(libraries, written, objects) for written, objects in code.items()} - {None}:
+        for name in {find(libraries, written, code) for written in code} - {None}:
             uses[name].append(lesson)
     return uses
 
 
-def find(libraries, written, objects):
+def find(libraries, written, code):
     """Return the first documented name among what a piece of code may mean, or None."""
-    for candidate in objects:
-        if candidate["is_explicit"]:  # mentioned in the prose, not used by the code
-            continue
-        spelled = candidate["is_class"] or written.rpartition(".")[2] == candidate["name"].rpartition(".")[2]
-        for module in (candidate["module_short"], candidate["module"]):
-            full = candidate["name"] if module == "builtins" else f"{module}.{candidate['name']}"
-            for title, inventory in libraries:
-                role = next((role for kind, role in ROLES.items() if full in inventory.get(f"py:{kind}", ())), None)
-                if role and (
-                    spelled or role not in ("class", "exc")
-                ):  # a variable is recorded as the class of its value
-                    return Name(title, module_of(full, inventory), full, role)
+    for full, spelled in meanings(written, code):
+        for title, inventory in libraries:
+            role = next((role for kind, role in ROLES.items() if full in inventory.get(f"py:{kind}", ())), None)
+            if role and (spelled or role not in ("class", "exc")):
+                return Name(title, module_of(full, inventory), full, role)
     return None
+
+
+def meanings(written, code):
+    """Yield the full names that a piece of code may mean, and whether the code spells them.
+
+    Sphinx-Gallery records a variable as the class of its value, which the code does not spell. It does not record methods
+    that are written in C, as most of a tensor's are: they are looked for in the class of the variable that they follow.
+    """
+    owner, _, last = written.rpartition(".")
+    for key, member in ((written, ""), (owner, f".{last}")):
+        for candidate in code.get(key, ()):
+            if candidate["is_explicit"]:  # mentioned in the prose, not used by the code
+                continue
+            name = candidate["name"] + member
+            spelled = candidate["is_class"] or name.rpartition(".")[2] == last
+            for module in (candidate["module_short"], candidate["module"]):
+                yield name if module == "builtins" else f"{module}.{name}", spelled
 
 
 def module_of(full, inventory):

@@ -24,11 +24,21 @@ from sphinx_gallery.scrapers import matplotlib_scraper
 SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
 PATIENCE = 2.0  # seconds that a lesson's processes have to end after its last line
 
+KERNEL = """
+c.IPKernelApp.log_level = "ERROR"  # the kernel warns that it talks over the loopback in plain text
+c.InlineBackend.figure_formats = {"retina"}
+c.InteractiveShellApp.exec_lines = ["__import__('sitecustomize').be_strict()"]
+"""
+
 _run = {}
 
 
 def setup(app):
-    """Guard the build and every process that it starts."""
+    """Guard the build and every process that it starts, and configure the kernels of chapters."""
+    profile = Path(app.outdir).parent / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text(KERNEL)
+    os.environ["IPYTHONDIR"] = str(profile.parent)
     journal = Path(app.outdir).parent / "refused.txt"
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.write_text("")
@@ -56,7 +66,9 @@ def count_checks(code):
 
 def global_state():
     """Return everything that one lesson could change for the next."""
-    state = {"working directory": str(Path.cwd()), "environment": dict(os.environ)}
+    # Settings of the OpenMP library are left out: scikit-learn makes them when it is imported.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
+    state = {"working directory": str(Path.cwd()), "environment": environment}
     if "matplotlib" in sys.modules:
         state["Matplotlib's rcParams"] = dict(sys.modules["matplotlib"].rcParams)
     if "numpy" in sys.modules:
@@ -192,7 +204,8 @@ def _state_problems():
 
 def _restore(state):
     os.chdir(state["working directory"])
-    os.environ.clear()
+    for name in global_state()["environment"].keys() - state["environment"].keys():
+        del os.environ[name]
     os.environ.update(state["environment"])
     if "default dtype" in state:
         torch = sys.modules["torch"]

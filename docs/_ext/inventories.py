@@ -115,9 +115,8 @@ def public_names(module, prefix, rules):
         own = any(home == place or home.startswith(f"{place}.") for place in homes)
         own |= inspect.isbuiltin(obj) and home == root
         described = callable(obj) and own and has_doc(obj) and last in (listed or vars(module))
-        described |= (
-            callable(obj) and "package" not in rules and last in (listed or ())
-        )  # Python documents what it lists
+        # Python's own modules document what they list, with a docstring or without.
+        described |= callable(obj) and "package" not in rules and last in (listed or ())
         if described or re.fullmatch(rules.get("public", ""), prefix + last):
             yield last, obj
 
@@ -137,9 +136,8 @@ def describe(obj, name, place, rules):
     names = {name, full_name(obj)} if place.endswith(f"#{full_name(obj)}") else {name}  # both are in use
     if place:
         yield from ((kind, known, place) for kind in kinds(obj, last) for known in names)
-    if (
-        not place or not inspect.isclass(obj) or obj.__name__ != last
-    ):  # another name of a class does not repeat its members
+    # Another name of a class does not repeat its members.
+    if not place or not inspect.isclass(obj) or obj.__name__ != last:
         return
     for member, value in members(obj, rules.get("inherit", "$^")):
         kind = "method" if inspect.isroutine(value) or isinstance(value, METHODS) else "attribute"

@@ -160,13 +160,15 @@ class _Agent(LocalElasticAgent):
         if all(code == 0 for code in codes.values()):
             return RunResult(WorkerState.SUCCEEDED, return_values=dict.fromkeys(codes))
         now = time.monotonic()
+        late = now > self._deadline
+        if late:
+            self._remaining_restarts = 0
         if any(codes.values()):
             self._failed_at = self._failed_at or now
-            if None not in codes.values() or now > self._failed_at + PATIENCE:
+            if None not in codes.values() or late or now > self._failed_at + PATIENCE:
                 return RunResult(WorkerState.FAILED)
-        if now > self._deadline:
+        elif late:
             self.outcome.late = True
-            self._remaining_restarts = 0
             self._ask_where()
             self._kill_all()
             return RunResult(WorkerState.FAILED)
@@ -326,8 +328,10 @@ def _story(outcome: Outcome, rank: int) -> dict[str, Any]:
     elif code < 0:  # a rank without company may abort
         headline = f"was killed by {signal.Signals(-code).name}"
         weight = CONSEQUENCE if code == -signal.SIGABRT else LIKELY
-    elif code or not (place / _worker.RESULT).exists():
+    elif not (place / _worker.RESULT).exists():
         headline, weight = f"ended with exit code {code} before it returned", LIKELY
+    elif code:
+        headline, weight = f"returned, and then ended with exit code {code}", LIKELY
     else:
         headline, weight = "returned", INNOCENT
     return {"headline": headline, "short": headline, "weight": weight, "when": 0.0}
@@ -346,7 +350,7 @@ def _explain_late(outcome: Outcome, stories: dict[int, dict[str, Any]]) -> tuple
 def _where(place: Path) -> str:
     """Return the frames of a late rank, newest first, without those of the worker itself."""
     stack = place / _worker.STACK
-    frames = stack.read_text(errors="replace").splitlines()[1:] if stack.exists() else []
+    frames = stack.read_text(encoding="utf-8", errors="replace").splitlines()[1:] if stack.exists() else []
     inner = [frame for frame in frames if _worker.__file__ not in frame and "<frozen runpy>" not in frame]
     return "\n".join(inner[:LAST])
 
@@ -356,7 +360,8 @@ def _last_output(outcome: Outcome) -> str:
     parts = []
     for rank in outcome.codes:
         place = outcome.place(rank)
-        texts = [(place / name).read_text(errors="replace") for name in (_worker.STDOUT, _worker.STDERR)]
+        files = [place / name for name in (_worker.STDOUT, _worker.STDERR)]
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
         lines = [line for text in texts for line in text.splitlines()[-LAST:]]
         parts.append(f"last output of rank {rank}:" + "".join(f"\n  {line}" for line in lines or ["(none)"]))
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -114,9 +115,10 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _watch(folder: Path, parent: int) -> None:
-    """End this process and all it started once the launching process, or its folder, is gone."""
+    """End this process and all it started, and remove the folder, once the launching process or the folder is gone."""
     while os.getppid() == parent and folder.exists():
         time.sleep(WATCH)
+    shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)

@@ -4,7 +4,7 @@ So the same batches come back after a kill or a ``break``, with any number of wo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -274,7 +274,8 @@ def loader(
     """Build a :class:`torch.utils.data.DataLoader` whose batches are a function of (seed, epoch).
 
     Workers change how fast the batches come, never what is in them. Iterating draws nothing from the global generators.
-    A :class:`torch.utils.data.TensorDataset` without transform, or a subset of one, is indexed a whole batch at a time.
+    A :class:`torch.utils.data.TensorDataset` without transform, or a subset of one, is indexed a whole batch at a time. So are
+    its subclasses that leave ``__getitem__`` alone.
 
     Parameters
     ----------
@@ -320,7 +321,7 @@ def loader(
         raise ValueError(
             "data already contains a Keyed dataset: split the plain data, then pass the transform to loader()"
         )
-    if type(base) is TensorDataset and transform is None and "collate_fn" not in kwargs:
+    if _plain(base) and transform is None and "collate_fn" not in kwargs:
         data, kwargs = _Resident(base.tensors, rows), {**kwargs, "collate_fn": _as_it_is}
     elif not isinstance(data, Keyed):
         data = Keyed(data, transform, seed=seed)
@@ -364,7 +365,7 @@ def split(data: Dataset[Any] | Sequence[Any], *fractions: float, seed: int = 0) 
     >>> sum(label.item() for _, label in train), len(train)
     (2, 5)
     """
-    if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (fractions and min(fractions) > 0 and abs(sum(fractions) - 1) <= 1e-6):  # a NaN fails as well
         raise ValueError(f"fractions are {fractions} with sum {sum(fractions):g}, expected positive numbers with sum 1")
     n = _length(data)
     if n < 1:
@@ -405,17 +406,18 @@ def to_device(batch: Any, device: torch.device) -> Any:
     >>> to_device((torch.zeros(2), {"name": "a"}), torch.device("cpu"))
     (tensor([0., 0.]), {'name': 'a'})
     """
-    # The first two lines are those of almost every batch, and a small network would notice a slow way here.
     if isinstance(batch, Tensor):
         return batch if batch.device == device else batch.to(device, non_blocking=device.type == "cuda")
+    if hasattr(batch, "to"):  # before tuples, because a PackedSequence is both
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: to_device(value, device) for name, value in batch.items()}
     if isinstance(batch, (tuple, list)):
         parts = [to_device(part, device) for part in batch]
         if isinstance(batch, list):
             return parts
         return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
-    if isinstance(batch, Mapping):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    return batch.to(device) if hasattr(batch, "to") else batch
+    return batch
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -438,10 +440,15 @@ def _unwrap(data: Any) -> tuple[Any, Tensor | None]:
     return data, rows
 
 
+def _plain(data: Any) -> TypeGuard[TensorDataset]:
+    """Whether a sample is nothing but one row of every tensor. A subclass may choose its samples otherwise."""
+    return isinstance(data, TensorDataset) and type(data).__getitem__ is TensorDataset.__getitem__
+
+
 def _labels(data: Any) -> Tensor | None:
     """One integer per sample, or None when the samples have no such thing. Draws nothing from the global generators."""
     base, rows = _unwrap(data)
-    if type(base) is TensorDataset:
+    if _plain(base):
         found = base.tensors[-1] if len(base.tensors) > 1 else None
     elif hasattr(base, "targets"):
         found = _tensor(base.targets)

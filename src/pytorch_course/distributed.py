@@ -293,7 +293,7 @@ def launch(
 
     What a rank prints is printed here after the run, rank by rank, each line behind ``[rank 0]``. What it writes to
     the standard error stream is shown only if the run fails. The processes find ``OMP_NUM_THREADS=1`` in their
-    environment, and talk to each other over the loopback interface only.
+    environment, and talk to each other over the loopback interface only. Needs Linux or macOS.
 
     Parameters
     ----------

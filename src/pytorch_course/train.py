@@ -110,7 +110,7 @@ class TrainState:
         # Imported here because it takes seconds, unless an optimizer has been built.
         from torch.distributed.checkpoint.state_dict import set_model_state_dict
 
-        set_model_state_dict(self.model, dict(saved["model"]), options=self._options())
+        set_model_state_dict(self.model, copy(saved["model"]), options=self._options())
         self.optimizer.load_state_dict(_sharded_like(self.optimizer, _copy(saved["optimizer"])))
         if self.scheduler is not None:
             self.scheduler.load_state_dict(_copy(saved["scheduler"]))
@@ -274,12 +274,13 @@ def train(
     model, parameters = state.model, list(state.model.parameters())
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     device = torch.device(device) if device is not None else next((p.device for p in parameters), torch.device("cpu"))
-    state.optimizer.zero_grad()
+    backward = _Backward(state, loss_fn, device, autocast)
+    state.optimizer.zero_grad()  # what an interrupted run may have left
     while state.epoch < epochs:
         for window, weights, end_of_epoch in _windows(state, loader, accumulate):
             if not (model.training and inner.training):  # parts that somebody froze in evaluation mode stay so
                 model.train()
-            loss = _backward(state, window, weights, loss_fn, device, autocast)
+            loss = backward.window(window, weights)
             problem = None if nonfinite == "ignore" else _not_finite(loss, agree=nonfinite == "skip")
             if clip is not None and problem is None:
                 problem = _clip(state, parameters, clip, look=nonfinite != "ignore")
@@ -350,37 +351,43 @@ def _weights(order: Order | None, first: int, window: Sequence[Any]) -> Sequence
     return [count / total for count in counts]
 
 
-def _backward(state, window, weights, loss_fn, device, autocast):
-    """Add the gradients of a window of batches and return its loss, detached."""
-    if len(window) == 1:
-        return _backward_once(state, window[0], weights[0], loss_fn, device, autocast)
-    losses = []
-    for number, (batch, weight) in enumerate(zip(window, weights, strict=True)):
-        with _gradient_sync(state.model, last=number == len(window) - 1):
-            losses.append(_backward_once(state, batch, weight, loss_fn, device, autocast))
-    return torch.stack(losses).sum()
+@dataclass(frozen=True)
+class _Backward:
+    """Forward and backward passes, which add to the gradients of the model."""
 
+    state: TrainState
+    loss_fn: Callable[[Any, Any], Tensor]
+    device: torch.device
+    autocast: torch.dtype | None
 
-def _backward_once(state, batch, weight, loss_fn, device, autocast):
-    try:
-        inputs, targets = batch if device.type == "cpu" else to_device(batch, device)
-        if autocast is None:
-            loss = loss_fn(state.model(inputs), targets)
-        else:
-            with torch.autocast(device.type, autocast):
-                loss = loss_fn(state.model(inputs), targets)
-        if weight != 1:
-            loss = loss * weight
-        if state.scaler is None:
-            loss.backward()
-        else:
-            state.scaler.scale(loss).backward()
-    except Exception as error:
-        error.add_note(
-            f"This was step {state.step + 1}, epoch {state.epoch}, with the batch {_describe(batch)} and the model on {device}."
-        )
-        raise
-    return loss.detach()
+    def window(self, batches: Sequence[Any], weights: Sequence[float]) -> Tensor:
+        if len(batches) == 1:
+            return self.batch(batches[0], weights[0])
+        losses = []
+        for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), 1):
+            with _gradient_sync(self.state.model, last=number == len(batches)):
+                losses.append(self.batch(batch, weight))
+        return torch.stack(losses).sum()
+
+    def batch(self, batch: Any, weight: float) -> Tensor:
+        state = self.state
+        try:
+            inputs, targets = batch if self.device.type == "cpu" else to_device(batch, self.device)
+            loss: Any
+            if self.autocast is None:
+                loss = self.loss_fn(state.model(inputs), targets)
+            else:
+                with torch.autocast(self.device.type, self.autocast):
+                    loss = self.loss_fn(state.model(inputs), targets)
+            if weight != 1:
+                loss = loss * weight
+            (loss if state.scaler is None else state.scaler.scale(loss)).backward()
+        except Exception as error:
+            where = f"step {state.step + 1}, epoch {state.epoch}, with the model on {self.device}"
+            error.add_note(f"This was {where} and the batch {_describe(batch)}.")
+            raise
+        detached: Tensor = loss.detach()
+        return detached
 
 
 def _gradient_sync(model: Any, last: bool) -> AbstractContextManager[Any]:

@@ -44,6 +44,7 @@ generator = np.random.default_rng(0)
 count = 3
 values = np.ones(count)
 spread = np.std(values)
+middle = values.mean()
 long = length(values)
 found = here.exists()
 with contextlib.suppress(ValueError):
@@ -131,12 +132,13 @@ FILES = ("lessons/more/02_files.html", "Files")
 
 
 def test_names_with_their_pages_and_lessons(site):
-    """Every name of a library that the code spells, and nothing else: no variable, no module, no name of the prose."""
+    """Every name of a library that the code spells, methods in C too; no variable, no module, no name of the prose."""
     numpy = "https://numpy.org/doc/stable/reference/"
     python = "https://docs.python.org/3/library/"
     assert site.names() == {
         "numpy": {
             "numpy.float32": [f"{numpy}arrays.scalars.html#numpy.float32", NUMBERS],
+            "numpy.ndarray.mean": [f"{numpy}generated/numpy.ndarray.mean.html#numpy.ndarray.mean", NUMBERS],
             "numpy.ones": [f"{numpy}generated/numpy.ones.html#numpy.ones", NUMBERS],
             "numpy.sort": [f"{numpy}generated/numpy.sort.html#numpy.sort", FILES],
             "numpy.std": [f"{numpy}generated/numpy.std.html#numpy.std", NUMBERS, FILES],
@@ -156,7 +158,8 @@ def test_names_with_their_pages_and_lessons(site):
 def test_order(site):
     """Libraries stand in the order of the configuration, modules and names in that of the alphabet."""
     assert list(site.names()) == ["numpy", "numpy.linalg", "numpy.random", "contextlib", "pathlib"]
-    assert [list(names) for names in site.names().values()] == [sorted(names) for names in site.names().values()]
+    listed = [list(names) for names in site.names().values()]
+    assert listed == [sorted(names, key=str.casefold) for names in listed]
     page = (site.root / "out" / "names.html").read_text(encoding="utf-8")
     assert re.findall(r"<h2>([^<]+)", page) == ["NumPy", "Python"]
 

@@ -105,6 +105,7 @@ def test_a_transposed_convolution_undoes_the_size(n, kernel, stride, padding, di
             ValueError,
             "covers 9 positions, but the padded input has only 7",
         ),
+        (lambda: conv_output(3, 4), ValueError, "covers 4 positions, but the padded input has only 3"),
         (lambda: conv_transpose_output(0, 3), ValueError, "n must be at least 1, got 0"),
         (
             lambda: conv_transpose_output(4, 3, output_padding=-1),
@@ -137,7 +138,8 @@ def stacks(draw, dims, layers, pooling=True):
         if kind == "conv":
             made.append(CONV[dims](1, 1, kernel, stride, draw(st.integers(0, 3)), dilation, bias=False))
         elif kind == "same":
-            made.append(CONV[dims](1, 1, kernel, padding=draw(st.sampled_from(["same", "valid"])), bias=False))
+            padding = draw(st.sampled_from(["same", "valid"]))
+            made.append(CONV[dims](1, 1, kernel, padding=padding, dilation=dilation, bias=False))
         elif kind == "max" and pooling:
             padding, ceil = draw(st.integers(0, kernel // 2)), draw(st.booleans())
             made.append(MAX[dims](kernel, stride, padding, dilation, ceil_mode=ceil))
@@ -393,10 +395,20 @@ def test_trace_copies_no_weights(monkeypatch):
     assert trace_shapes(model, (2, 3)).parameters == 24
 
 
+class Strict(nn.Linear):
+    """Insists on its own dtype, which layers on the meta device do not."""
+
+    def forward(self, x):
+        assert x.dtype is self.weight.dtype
+        return super().forward(x)
+
+
 def test_trace_uses_the_dtype_of_the_parameters():
-    assert trace_shapes(nn.Linear(3, 4).half(), (2, 3))[""].shape == (2, 4)
+    assert trace_shapes(Strict(3, 4).half(), (2, 3))[""].shape == (2, 4)
+    assert trace_shapes(Strict(3, 4), torch.zeros(2, 3))[""].shape == (2, 4)
+    with pytest.raises(AssertionError):
+        trace_shapes(Strict(3, 4), torch.zeros(2, 3, dtype=torch.half))
     assert trace_shapes(nn.ReLU(), (2, 3))[""].shape == (2, 3)
-    assert trace_shapes(nn.Linear(3, 4), torch.zeros(2, 3))[""].shape == (2, 4)
 
 
 def test_trace_follows_the_training_mode():

@@ -4,6 +4,7 @@ The functions that the ranks run are defined inside the tests: what is at the to
 by its name in the ranks, and pytest with it.
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -272,6 +273,7 @@ def test_ranks_that_fail_alike_are_reported_the_same_way_every_time():
         (lambda: os._exit(0), "rank 1 of 2 ended with exit code 0 before it returned"),
         (lambda: sys.exit(0), "rank 1 of 2 raised SystemExit: 0"),
         (lambda: input(), "rank 1 of 2 raised EOFError: EOF when reading a line"),
+        (lambda: atexit.register(os._exit, 5) and None, "rank 1 of 2 returned, and then ended with exit code 5"),
     ],
 )
 def test_a_rank_that_ends_without_a_result_is_named(end, message):
@@ -362,6 +364,17 @@ def test_restarts_run_all_ranks_again(capsys):
         launch(time.sleep, 600, nproc=1, max_restarts=5, timeout=1)
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_failure_before_the_timeout_is_the_cause_and_not_the_timeout():
+    def work():
+        if os.environ["RANK"] == "1":
+            raise ValueError("x")
+        time.sleep(600)
+
+    with pytest.raises(LaunchError, match=r"^rank 1 of 2 raised ValueError: x\n\nrank 0 was still running\n\nTrace"):
+        launch(work, timeout=3, max_restarts=3)
+
+
 def test_who_is_to_blame(tmp_path):
     lost = "raised RuntimeError: [/gloo/transport/tcp/pair.cc:1] Connection closed by peer"
 
@@ -446,6 +459,7 @@ def test_ranks_end_themselves_when_their_parent_is_killed(tmp_path):
         parent.kill()
         parent.wait()
         wait_for(lambda: not ranks_of(parent.pid), seconds=10)
+        assert not list(tmp_path.glob("pytorch-course-*"))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -500,13 +514,16 @@ def test_a_rank_ends_itself_when_the_folder_or_the_parent_is_gone(tmp_path, monk
     monkeypatch.setattr(_worker, "WATCH", 0.01)
     monkeypatch.setattr(os, "killpg", lambda *arguments: ended.append(arguments))
     monkeypatch.setattr(os, "_exit", ended.append)
+    for name in ("orphan", "child"):
+        (tmp_path / name).mkdir()
     _worker._watch(tmp_path / "gone", os.getppid())
-    _worker._watch(tmp_path, os.getppid() + 1)
+    _worker._watch(tmp_path / "orphan", os.getppid() + 1)
     assert ended == [(os.getpid(), signal.SIGKILL), 1] * 2
-    thread = threading.Thread(target=_worker._watch, args=(tmp_path, os.getppid()), daemon=True)
+    assert not (tmp_path / "orphan").exists()
+    thread = threading.Thread(target=_worker._watch, args=(tmp_path / "child", os.getppid()), daemon=True)
     thread.start()
     thread.join(0.1)
-    assert thread.is_alive() and len(ended) == 4
+    assert thread.is_alive() and (tmp_path / "child").exists() and len(ended) == 4
     monkeypatch.setattr(os, "getppid", lambda: 0)
     thread.join(10)
     assert len(ended) == 6

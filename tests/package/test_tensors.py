@@ -643,6 +643,19 @@ def test_rows_keep_their_colour_in_the_storage():
     for row, column in product(range(4), range(3)):
         assert colour[f"{row},{column}"] == colour[f"{row},0"] == colour[str(layout(x.t()).address(row, column))]
     assert len({colour[f"{row},0"] for row in range(4)}) == 4
+    colour = dict(cells_in(layout(torch.zeros(3, 2, 1)).plot()))
+    assert len({colour[f"{block},{row},0"] for block in range(3) for row in range(2)}) == 6
+
+
+def test_edges_of_read_cells_lie_over_those_of_unread_cells():
+    edges = [patch for patch in layout(x[1:, ::2]).plot().patches if not patch.get_fill()]
+    depth = {
+        colour: {e.get_zorder() for e in edges if e.get_edgecolor() == colour}
+        for colour in {e.get_edgecolor() for e in edges}
+    }
+    black = depth.pop((0.0, 0.0, 0.0, 1.0))
+    (pale,) = depth.values()
+    assert min(black) > max(pale)
 
 
 def test_crowded_cells_say_how_many_more_read_them():
