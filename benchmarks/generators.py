@@ -15,6 +15,7 @@ import torch
 
 from pytorch_course.datasets.dates import dates
 from pytorch_course.datasets.glyphs import glyphs
+from pytorch_course.datasets.pages import page, pages
 from pytorch_course.datasets.shapes import shapes
 from pytorch_course.datasets.text import docstrings
 
@@ -53,6 +54,8 @@ def main() -> None:
         ("glyphs(2_000, size=64)", 2_000, lambda: glyphs(2_000, size=64)),
         ("shapes(2_000)", 2_000, lambda: shapes(2_000)),
         ("shapes(500, size=128)", 500, lambda: shapes(500, size=128)),
+        ("page(i), 200 PDF files", 200, lambda: [page(i) for i in range(200)]),
+        ("pages(200)", 200, lambda: pages(200)),
         ("dates(10_000)", 10_000, lambda: dates(10_000)),
         ("docstrings(), libraries imported", len(corpus), docstrings),
     ]:

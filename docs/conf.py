@@ -35,6 +35,7 @@ extensions = [
     "api_names",
     "used_in",
     "accessible",
+    "lean",
 ]
 exclude_patterns = [
     "_build",
@@ -105,9 +106,24 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
-napoleon_use_rtype = False
-napoleon_use_ivar = True
-napoleon_preprocess_types = False
+napoleon_use_rtype = True
+napoleon_preprocess_types = True
+napoleon_type_aliases = {  # short words of the docstrings, and where they lead
+    "Dataset": "torch.utils.data.Dataset",
+    "DataLoader": "torch.utils.data.DataLoader",
+    "Layout": "pytorch_course.tensors.Layout",
+    "Path": "pathlib.Path",
+    "Samples": "pytorch_course.datasets.samples.Samples",
+    "Subset": "torch.utils.data.Subset",
+    "Tensor": "torch.Tensor",
+    "TextSamples": "pytorch_course.datasets.samples.TextSamples",
+    "World": "pytorch_course.distributed.World",
+    "callable": ":class:`callable <collections.abc.Callable>`",
+    "iterable": ":class:`iterable <collections.abc.Iterable>`",
+    "mapping": ":class:`mapping <collections.abc.Mapping>`",
+    "path": ":class:`path <pathlib.Path>`",
+    "sequence": ":class:`sequence <collections.abc.Sequence>`",
+}
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
@@ -116,6 +132,7 @@ katex_css_path = "katex.css"  # KaTeX writes MathML here, so neither its style s
 katex_options = "output: 'mathml', throwOnError: true"
 
 codeautolink_concat_default = True
+codeautolink_custom_blocks = {"ipython3": None}
 codeautolink_warn_on_missing_inventory = False
 codeautolink_warn_on_failed_resolve = False
 

@@ -16,5 +16,7 @@ def setup(app):
 def mend(html):
     """Return the page with named landmarks, and with every block that scrolls in the tab order."""
     html = re.sub(r"<pre(?! tabindex)", '<pre tabindex="0"', str(html))
+    html = html.replace('<div class="math">', '<div class="math" tabindex="0">')
+    html = html.replace("<th></th>", "<td></td>")  # the corner of a data frame heads nothing
     html = html.replace('<aside class="sidebar-drawer"', f'<aside class="sidebar-drawer" aria-label="{_("Book")}"')
     return html.replace('<aside class="toc-drawer', f'<aside aria-label="{_("On this page")}" class="toc-drawer')

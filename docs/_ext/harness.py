@@ -66,9 +66,9 @@ def count_checks(code):
 
 def global_state():
     """Return everything that one lesson could change for the next."""
-    # Settings of the OpenMP library are left out: scikit-learn makes them when it is imported.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
-    state = {"working directory": str(Path.cwd()), "environment": environment}
+    # Without what libraries set for themselves when they are imported: scikit-learn for OpenMP, torch for its compiler.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("KMP_", "TORCHINDUCTOR_"))}
+    state = {"working directory": str(Path.cwd()), "environment": own}
     if "matplotlib" in sys.modules:
         state["Matplotlib's rcParams"] = dict(sys.modules["matplotlib"].rcParams)
     if "numpy" in sys.modules:

@@ -135,7 +135,9 @@ def describe(obj, name, place, rules):
     last = name.rpartition(".")[2]
     names = {name, full_name(obj)} if place.endswith(f"#{full_name(obj)}") else {name}  # both are in use
     if place:
-        yield from ((kind, known, place) for kind in kinds(obj, last) for known in names)
+        # Signatures name a class by the module that defines it, torch.nn.modules.module.Module.
+        everywhere = names | {full_name(obj)} if inspect.isclass(obj) else names
+        yield from ((kind, known, place) for kind in kinds(obj, last) for known in everywhere)
     # Another name of a class does not repeat its members.
     if not place or not inspect.isclass(obj) or obj.__name__ != last:
         return

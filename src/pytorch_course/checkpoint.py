@@ -145,10 +145,9 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
         file.seek(0)
         try:
             return torch.load(file, map_location=map_location, weights_only=True, mmap=False)
-        except pickle.UnpicklingError as error:
-            # Torch's message advises weights_only=False, so it is not shown.
-            reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
-            raise CheckpointError(f"{path} cannot be read without running code: {reason}") from None
+        except pickle.UnpicklingError:
+            # Torch's own message advises to run the code, so it is not shown.
+            raise CheckpointError(f"{path} cannot be read without running code, which is refused") from None
         except (MemoryError, Warning):
             raise
         except Exception as error:

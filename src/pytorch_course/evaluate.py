@@ -153,10 +153,7 @@ def _outputs(model: nn.Module, loader: Any, device: torch.device | str | None) -
         empty = False
         batch = to_device(batch, torch.device(device))
         inputs, target = (batch[0], batch[-1]) if isinstance(batch, (tuple, list)) else (batch, None)
-        # Not around the loader: a dataset that keeps its tensors would keep ones that cannot be trained on.
-        with torch.inference_mode():
-            output = forward(inputs)
-        yield output, target
+        yield forward(inputs), target
     if empty:
         raise ValueError("the dataset is empty: the loader gave no batch")
 
@@ -166,7 +163,10 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        # Not inference_mode: what a model keeps from there, such as a mask or the weights that fully_shard has gathered,
+        # could not be trained on afterwards.
+        with torch.no_grad():
+            yield
     finally:
         for module, training in modes:
             module.training = training

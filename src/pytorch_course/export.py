@@ -1,4 +1,4 @@
-"""Does a model still compute the same after it was exported to another runtime?"""
+"""Whether a model still computes the same after it was exported to another runtime."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

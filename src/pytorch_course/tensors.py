@@ -287,7 +287,7 @@ class StorageMap:
         Cells in the storage.
     itemsize : int
         Bytes of one cell: the smallest element size among the views.
-    views : tuple of (str, Layout)
+    views : tuple
         The views' names and layouts, in the order given.
     """
 

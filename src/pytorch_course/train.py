@@ -226,7 +226,7 @@ def train(
     ----------
     state : TrainState
         Model, optimizer and position. It changes with every update.
-    loader : iterable with a length
+    loader : iterable
         Batches ``(input, target)``, best from :func:`pytorch_course.data.loader`. Any other loader is asked for its first
         batches again after a ``break``, and must give the same ones.
     loss_fn : callable

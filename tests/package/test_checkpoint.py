@@ -421,6 +421,7 @@ def evil_dynamic(path, evil):
 EVIL = [evil_pickle, evil_zip, evil_new_protocol, evil_legacy, evil_by_hand, evil_dynamic]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("scan", [True, False])
 @pytest.mark.parametrize("write", EVIL)
 def test_no_code_is_run(tmp_path, monkeypatch, write, scan):
@@ -541,7 +542,7 @@ def tiny_disk(folder, size):
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk(tmp_path):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pytorch_course.models import GPT, VGG, GoogLeNet, LeNet, ResNet, UNet
 
-some = settings(deadline=None, derandomize=True, max_examples=25)
+some = settings(deadline=None, derandomize=True, max_examples=15)
 small = {
     "LeNet": lambda: LeNet(),
     "VGG": lambda: VGG(width=4),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pytorch_course.datasets._page_sheet import DARK, GREY, Colour, Point, Sheet
 
-GAP = 14.0  # Points between two regions: at least a pixel, even on an image of 64 pixels.
+GAP = 15.0  # Points between two regions: at least a pixel, even on an image of 64 pixels.
 
 _WORDS, _NOUNS, _ITEMS, _NAMES, _CITIES, _FIELDS, _SECTIONS, _MONTHS = (
     text.split(", ")
@@ -63,16 +63,18 @@ def _paragraph(
     """Fill `count` lines with prose as one region of text. The last line is shorter."""
     size = size or sheet.size
     lead = sheet.lead * size / sheet.size
-    words, word, space = _prose(), "", sheet.measure("n n", size) - sheet.measure("nn", size)
+    words, space = _prose(), sheet.measure("n n", size) - sheet.measure("nn", size)
     word = next(words)
     with sheet.region("text"):
         for k in range(count):
             start = x + (indent if k == 0 or (indent and random.random() < 0.12) else 0)
-            room = (x + width - start) * (random.uniform(0.4, 0.9) if k == count - 1 and count > 1 else 1)
+            room = (x + width - start) * (random.uniform(0.4, 0.9) if k == count - 1 else 1)
             line, length = [word], sheet.measure(word, size)
             while length + space + sheet.measure(word := next(words), size) <= room:
                 line.append(word)
                 length += space + sheet.measure(word, size)
+            if k == count - 1:
+                line[-1] = line[-1].rstrip(".") + "."
             whole = sheet.justified and k < count - 1 and len(line) > 2
             spread = (x + width - start - length) / (len(line) - 1) if whole else 0
             sheet.text(start, y + k * lead, " ".join(line), size=size, spread=spread)
@@ -103,7 +105,7 @@ def _title(sheet: Sheet, text: str, x: float, y: float, width: float, *, align: 
 
 def _heading(sheet: Sheet, text: str, x: float, y: float, width: float) -> float:
     size = _fit(sheet, text, 1.2 * sheet.size, width, True)
-    return _lines(sheet, "title", x, y, [text], size=size, bold=True, colour=sheet.accent) - 2
+    return _lines(sheet, "title", x, y, [text], size=size, bold=True, colour=sheet.accent)
 
 
 def _address() -> list[str]:
@@ -406,10 +408,10 @@ def _form(sheet: Sheet) -> None:
         y = _paragraph(sheet, sheet.left, y, sheet.inner, random.randint(1, 3))
     boxed, filled = random.random() < 0.5, random.choice((0, 0, 0.7))
     pitch = (3.7 if boxed else 2.4) * sheet.size
-    for _ in range(random.randint(2, 4)):
+    for section in random.sample(_SECTIONS, random.randint(2, 4)):
         rows = min(random.randint(2, 5), int((sheet.bottom - 70 - y - 2 * sheet.size - GAP) / pitch))
         if rows >= 2:
-            y = _heading(sheet, random.choice(_SECTIONS), sheet.left, y, sheet.inner)
+            y = _heading(sheet, section, sheet.left, y, sheet.inner)
             y = _fields(sheet, y, [random.choice((1, 2, 2, 3)) for _ in range(rows)], pitch, boxed, filled)
     if random.random() < 0.7:
         with sheet.region("text"):

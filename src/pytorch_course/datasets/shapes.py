@@ -18,7 +18,7 @@ _INSIDE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 SHAPES = tuple(_INSIDE)
-"""Every shape that can be drawn: circle, square, triangle, cross, ring."""
+"""Names of the shapes that can be drawn, in the order of their labels."""
 
 _BLOCK = 16
 
