@@ -791,6 +791,9 @@ def _draw_map(found: StorageMap, ax: matplotlib.axes.Axes | None) -> matplotlib.
     return canvas.ax
 
 
+_WORDS = {"stretched": "stretched", "added": "missing", "clash": "clash"}  # the legend, by mark
+
+
 def _draw_broadcast(found: Broadcast, ax: matplotlib.axes.Axes | None) -> matplotlib.axes.Axes:
     rows, axes = found._named(), found._axes()
     longest = max((len(f"1 > {size}") for axis in axes for size in found._sizes(axis)), default=1)
@@ -824,6 +827,3 @@ def _draw_size(canvas: _Canvas, x: float, y: float, wide: float, high: float, te
     canvas.cell(x, y, wide, high, [(text, colours.get(mark, "#FFFFFF"))], line=line)
     if mark == "stretched":
         canvas.hatch(x, y, wide, high, "#E69F00")
-
-
-_WORDS = {"stretched": "stretched", "added": "missing", "clash": "clash"}

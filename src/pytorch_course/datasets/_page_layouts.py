@@ -60,22 +60,24 @@ def _prose() -> Iterator[str]:
 def _paragraph(
     sheet: Sheet, x: float, y: float, width: float, count: int, *, size: float = 0, indent: float = 0
 ) -> float:
-    """Fill `count` lines with prose as one region of text. The last line is shorter."""
+    """Fill `count` lines with prose as one region of text. With an indent it is several paragraphs."""
     size = size or sheet.size
     lead = sheet.lead * size / sheet.size
     words, space = _prose(), sheet.measure("n n", size) - sheet.measure("nn", size)
     word = next(words)
+    ends = True
     with sheet.region("text"):
         for k in range(count):
-            start = x + (indent if k == 0 or (indent and random.random() < 0.12) else 0)
-            room = (x + width - start) * (random.uniform(0.4, 0.9) if k == count - 1 else 1)
+            start = x + (indent if ends else 0)
+            ends = k == count - 1 or (indent > 0 and random.random() < 0.12)
+            room = (x + width - start) * (random.uniform(0.4, 0.9) if ends else 1)
             line, length = [word], sheet.measure(word, size)
             while length + space + sheet.measure(word := next(words), size) <= room:
                 line.append(word)
                 length += space + sheet.measure(word, size)
-            if k == count - 1:
-                line[-1] = line[-1].rstrip(".") + "."
-            whole = sheet.justified and k < count - 1 and len(line) > 2
+            if ends:
+                line[-1], word = line[-1].rstrip(".") + ".", word.capitalize()
+            whole = sheet.justified and not ends and len(line) > 2
             spread = (x + width - start - length) / (len(line) - 1) if whole else 0
             sheet.text(start, y + k * lead, " ".join(line), size=size, spread=spread)
     return y + (count - 1) * lead + 1.05 * size + GAP
