@@ -1,5 +1,6 @@
 """Shared by all tests: where things are, and the option that picks lessons."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,11 @@ def pytest_addoption(parser):
 def root():
     """Return the root of the repository."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Close what a test or a doctest has drawn: Matplotlib warns when twenty figures stay open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

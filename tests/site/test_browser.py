@@ -59,7 +59,7 @@ def test_no_page_names_a_foreign_resource(html):
 @pytest.mark.parametrize("query", ["stride", "broadcast", "gradient", "DataLoader", "all_reduce"])
 def test_search_finds(query, open_page):
     """Search works from the disk and shows pages for the words of the book."""
-    page = open_page(f"search.html", width=1280)
+    page = open_page("search.html", width=1280)
     page.goto(page.url + f"?q={query}")
     page.wait_for_selector("ul.search li a", timeout=20_000)
     titles = page.locator("ul.search li a").all_inner_texts()

@@ -49,14 +49,10 @@ def shapes(
     -------
     Samples
         ``image`` uint8 [n, 3, size, size], 0 to 255.
-
         ``mask`` bool [n, M, size, size], the visible pixels of each shape. No two masks of a picture overlap.
-
         ``box`` float32 [n, M, 4], the tightest box around each mask as left, top, right, bottom in pixels, the last two
         exclusive: ``image[top:bottom, left:right]`` is the cut-out.
-
         ``label`` int64 [n, M], the position in `classes`.
-
         ``count`` int64 [n], how many shapes there are. Rows of the others beyond it are empty: False, 0 and -1.
 
     Raises
