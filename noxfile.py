@@ -29,6 +29,7 @@ ENVIRONMENT_BYTES = 7e9  # what one environment takes on disk, nearly all of it 
 
 def install(session, name):
     """Install one locked requirement file with its hashes, and the package itself."""
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""  # compiling torch anew in every process would cost seconds each
     folder = Path(session.virtualenv.location)
     free = shutil.disk_usage(ROOT).free
     fresh = not (folder / ".installed").exists()

@@ -107,6 +107,7 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = True
+napoleon_use_ivar = True
 napoleon_preprocess_types = True
 napoleon_type_aliases = {  # short words of the docstrings, and where they lead
     "Dataset": "torch.utils.data.Dataset",

@@ -5,8 +5,8 @@ from html import escape
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-WIDTH, BOX, HEIGHT, GAP, MARGIN, TITLE = 760, 176, 44, 12, 10, 30
-COLUMNS = 4
+WIDTH, LEFT, BOX, HEIGHT, GAP, BETWEEN = 760, 170, 184, 44, 14, 22
+COLUMNS = 3
 
 
 def setup(app):
@@ -48,15 +48,16 @@ class PartLessons(SphinxDirective):
 
 
 def place(course):
-    """Return the top of each part's band, the corner of each lesson's box, and the height of the drawing."""
-    tops, corners, y = {}, {}, 0
+    """Return the middle of each part's band, the corner of each lesson's box, and the height of the drawing."""
+    middles, corners, y = {}, {}, 4
     for part in course:
-        tops[part.docname] = y
+        rows = -(-len(part.lessons) // COLUMNS)
         for index, lesson in enumerate(part.lessons):
             row, column = divmod(index, COLUMNS)
-            corners[lesson.id] = (MARGIN + column * (BOX + GAP), y + TITLE + row * (HEIGHT + GAP))
-        y += TITLE + -(-len(part.lessons) // COLUMNS) * (HEIGHT + GAP) + MARGIN
-    return tops, corners, y
+            corners[lesson.id] = (LEFT + column * (BOX + GAP), y + row * (HEIGHT + GAP))
+        middles[part.docname] = y + HEIGHT / 2
+        y += rows * (HEIGHT + GAP) - GAP + BETWEEN
+    return middles, corners, y - BETWEEN + 4
 
 
 def wrap(title, width=25):
@@ -68,6 +69,14 @@ def wrap(title, width=25):
         else:
             lines[-1] = f"{lines[-1]} {word}".strip()
     return lines if len(lines) <= 2 else [lines[0], lines[1][: width - 2] + " …"]
+
+
+def label(lines, x, y):
+    """Return lines of text around the height y."""
+    first = y + 4.5 - 8 * (len(lines) - 1)
+    return "".join(
+        f'<tspan x="{x}" y="{first + 16 * number}">{escape(line)}</tspan>' for number, line in enumerate(lines)
+    )
 
 
 def curve(start, end):
@@ -84,26 +93,22 @@ def visit_map(self, node):
     """Write the drawing as SVG whose colours come from the theme and whose boxes are links."""
     builder, env = self.builder, self.builder.env
     here = builder.current_docname
-    tops, corners, height = place(env.app.course)
+    middles, corners, height = place(env.app.course)
     out = [f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" xmlns="http://www.w3.org/2000/svg">']
     for part in env.app.course:
-        title = escape(env.titles[part.docname].astext())
         href = builder.get_relative_uri(here, part.docname)
-        out.append(f'<a href="{href}"><text class="part" x="{MARGIN}" y="{tops[part.docname] + 20}">{title}</text></a>')
+        title = label(wrap(env.titles[part.docname].astext(), width=20), 4, middles[part.docname])
+        out.append(f'<a href="{href}"><text class="part">{title}</text></a>')
     lessons = [lesson for part in env.app.course for lesson in part.lessons]
     for lesson in lessons:
         out += [f'<path class="need" d="{curve(corners[need], corners[lesson.id])}"/>' for need in lesson.needs]
     for lesson in lessons:
         x, y = corners[lesson.id]
-        lines = wrap(env.titles[lesson.docname].astext())
-        first = y + HEIGHT / 2 + 4 - 8 * (len(lines) - 1)
-        text = "".join(
-            f'<tspan x="{x + BOX / 2}" y="{first + 16 * i}">{escape(line)}</tspan>' for i, line in enumerate(lines)
-        )
+        text = label(wrap(env.titles[lesson.docname].astext()), x + BOX / 2, y + HEIGHT / 2)
         href = builder.get_relative_uri(here, lesson.docname)
         out.append(
             f'<a href="{href}"><rect x="{x}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="8"/><text>{text}</text></a>'
         )
-    label = "Course map: every lesson, with a line from each lesson to those that need it"
-    self.body.append(f'<nav class="course-map" aria-label="{label}" tabindex="0">{"".join(out)}</svg></nav>\n')
+    name = "Course map: every lesson, with a line from each lesson to those that need it"
+    self.body.append(f'<nav class="course-map" aria-label="{name}" tabindex="0">{"".join(out)}</svg></nav>\n')
     raise nodes.SkipNode

@@ -77,7 +77,7 @@ def tidy(app, doctree):
     for node in list(doctree.findall(addnodes.only)):
         node.parent.remove(node)
     for facts in doctree.findall(lesson_facts):
-        facts += [link for link in downloads if not link["reftarget"].endswith(".zip")]
+        facts += [_named(link) for link in downloads if not link["reftarget"].endswith(".zip")]
     for mark in list(doctree.findall(caption_mark)):
         _caption(app, mark)
     if "sphinx_codeautolink" in app.extensions:
@@ -87,6 +87,15 @@ def tidy(app, doctree):
     for image in doctree.findall(imgsgnode):
         if not isinstance(image.parent, nodes.figure):
             logger.warning("a figure without a caption: add '.. caption::' after its cell", location=image)
+
+
+def _named(link):
+    """Give a download link of Sphinx-Gallery a short name."""
+    suffix = link["reftarget"].rpartition(".")[2]
+    words = {"py": _("script (.py)"), "ipynb": _("notebook (.ipynb)")}
+    link.children = []
+    link += nodes.inline("", words[suffix])
+    return link
 
 
 def _caption(app, mark):

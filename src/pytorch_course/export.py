@@ -92,7 +92,6 @@ def check_export(model: nn.Module, exported: Any, *inputs: Any, rtol: float = 1e
     """
     runtime, run = _runner(exported)
     modules = [module for module in (model, exported) if isinstance(module, nn.Module)]
-    # Not inference_mode: a compiled model would be compiled once more for it.
     with torch.no_grad(), _evaluation_mode(modules):
         wanted, found = list(_tensors(model(*inputs))), list(_tensors(run(inputs)))
     shapes, others = (tuple(tuple(output.shape) for output in outputs) for outputs in (wanted, found))

@@ -16,7 +16,7 @@ from pytorch_course.datasets.samples import Samples
 from pytorch_course.rng import keyed
 
 KINDS = tuple(LAYOUTS)
-"""Every kind of page: letter, invoice, article, table, form."""
+"""Names of the kinds of pages, in the order of their labels."""
 
 REGIONS = ("background", "title", "text", "table", "figure")
 """What a pixel of a page can belong to. The position is its value in a mask."""
@@ -134,17 +134,12 @@ def pages(n: int, *, size: int = 128, seed: int = 0) -> Samples:
     -------
     Samples
         ``image`` uint8 [n, 1, size, size], 0 (black) to 255 (paper);
-
         ``mask`` uint8 [n, size, size], for each pixel the position in ``REGIONS``. A region is the rectangle around its
         ink, and has every pixel that this touches;
-
         ``box`` float32 [n, K, 4], the rectangles as left, top, right, bottom in pixels, not rounded; K is
         ``MAX_REGIONS``;
-
         ``region`` int64 [n, K], the position of each in ``REGIONS``;
-
         ``count`` int64 [n], how many regions there are. Rows beyond it are 0;
-
         ``label`` int64 [n], the position in ``KINDS``.
 
     Raises
