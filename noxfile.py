@@ -62,7 +62,9 @@ def build(session, only):
     if done is None:  # nox --install-only
         return
     if not proof.exists():
-        session.error("the build wrote no lessons.json, so nothing proves that the lessons ran: a lesson ended the build")
+        session.error(
+            "the build wrote no lessons.json, so nothing proves that the lessons ran: a lesson ended the build"
+        )
     lessons = json.loads(proof.read_text())["lessons"]
     ran = [lesson for lesson in lessons if lesson["ran_now"]]
     session.log(f"book     {(HTML / 'index.html').as_uri()}")

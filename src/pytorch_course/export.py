@@ -25,9 +25,10 @@ class Parity:
         What ran the exported model.
     shapes : tuple of tuple of int
         Of every output, in order.
-    absolute, relative : float
-        The largest difference of two numbers, and the largest one in relation to the model's number. The relative one means
-        little where the model's number is almost 0. Both are ``nan`` if a number is.
+    absolute : float
+        The largest difference of two numbers; ``nan`` if a number is.
+    relative : float
+        The largest difference in relation to the model's number. It means little where that number is almost 0.
     ok : bool
         Whether every number is within ``atol + rtol * abs(number of the model)``.
     """

@@ -99,7 +99,7 @@ def test_every_lesson_ran(html):
         assert lesson["checks"] >= 3
         assert lesson["seconds"] <= 30, f"{name} takes {lesson['seconds']} s"
         assert f"{lesson['seconds']} s on torch {lesson['torch']}" in (html / f"lessons/{name}.html").read_text()
-        assert re.search(rf'<td>.*?lessons/{name}\.html.*?</td>\s*<td><p>{lesson["seconds"]}', timings, flags=re.DOTALL)
+        assert re.search(rf"<td>.*?lessons/{name}\.html.*?</td>\s*<td><p>{lesson['seconds']}", timings, flags=re.DOTALL)
 
 
 def test_downloads(html):

@@ -40,10 +40,10 @@ class Page:
         The file, of one page. Write it with :meth:`pathlib.Path.write_bytes`, look at it with any PDF viewer.
     width, height : float
         In points: A4 or US letter, some tables in landscape.
-    regions : tuple of (str, box)
-        Label out of ``REGIONS`` and box around the ink of every region. No two boxes overlap.
-    facts : dict of str to (str, box)
-        Texts worth finding: an invoice has ``number``, ``date`` and ``total``, other pages have none.
+    regions : tuple
+        Of every region its label out of ``REGIONS`` and the box around its ink. No two boxes overlap.
+    facts : dict
+        Texts worth finding by name, each with its box: an invoice has ``number``, ``date`` and ``total``, other pages have none.
 
     Examples
     --------
