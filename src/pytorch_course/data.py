@@ -253,6 +253,10 @@ class _Resident(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.tensors[0] if self.rows is None else self.rows)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        row = index if self.rows is None else self.rows[index]
+        return tuple(tensor[row] for tensor in self.tensors)
+
     def __getitems__(self, batch: list[int]) -> list[Tensor]:
         # Through NumPy, because a tensor of a list takes four times as long.
         indices = torch.from_numpy(np.array(batch))

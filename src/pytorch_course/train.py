@@ -77,9 +77,11 @@ class TrainState:
             Tensors on the CPU, numbers, strings, and lists, tuples and dictionaries of them: the four counters, ``model``,
             ``optimizer``, ``scheduler``, ``scaler``, ``kinds`` (class names) and ``rng`` (one entry per rank).
         """
-        parts = {name: getattr(self, name) for name in _PARTS}
-        states = {name: part and part.state_dict() for name, part in parts.items()}
         counters = {name: getattr(self, name) for name in _COUNTERS}
+        # The optimizer numbers its parameters and needs no names. The helper of torch that would name them fills an empty
+        # state by taking a step, after which most optimizers train differently, and refuses SGD without momentum.
+        parts = {name: getattr(self, name) for name in _PARTS}
+        states = {name: None if part is None else part.state_dict() for name, part in parts.items()}
         snapshot: dict[str, Any] = _copy({"model": self._model_state(), **states})
         return counters | snapshot | {"kinds": self._kinds(), "rng": _everyones_rng()}
 
@@ -98,7 +100,7 @@ class TrainState:
         ------
         pytorch_course.checkpoint.CheckpointError
             If it does not fit, with all reasons: names of the model that are missing, unexpected or of another shape;
-            another optimizer, scheduler or scaler; other parameter groups.
+            another optimizer, scheduler or scaler; other parameter groups. Or if its random generators are damaged.
 
         Warns
         -----
@@ -106,7 +108,10 @@ class TrainState:
             If the number of processes has changed.
         """
         self._require_fit(saved)
-        _restore_rng(saved["rng"])  # first, because it checks what it is given
+        try:
+            _restore_rng(saved["rng"])  # first, because it checks what it is given
+        except ValueError as error:
+            raise CheckpointError(f"the snapshot does not fit, nothing was changed\n  {error}") from error
         # Imported here because it takes seconds, unless an optimizer has been built.
         from torch.distributed.checkpoint.state_dict import set_model_state_dict
 
@@ -160,7 +165,7 @@ class Step(NamedTuple):
     Attributes
     ----------
     number : int
-        Updates so far, counted from 1; the ``step`` of the state.
+        The ``step`` of the state, counted from 1.
     epoch : int
         The epoch that the update belongs to, counted from 0.
     batch : int
@@ -219,8 +224,9 @@ def train(
     """Train, and yield a :class:`Step` after every optimizer update.
 
     Logging, evaluation, checkpoints and early stopping are lines in the body of the loop. ``break`` stops, and a second call
-    goes on as if nothing had happened, because `state` knows the position. So does a call after a checkpoint was loaded,
-    even inside the body.
+    goes on as if nothing had happened, because `state` knows the position. The body may also load a checkpoint: then the
+    next step is the one after the checkpoint. An exception in the body, such as :class:`KeyboardInterrupt`, leaves `state`
+    between two steps. One that a signal raises in the midst of an update may leave half of it done; a checkpoint mends that.
 
     Parameters
     ----------
@@ -292,7 +298,7 @@ def train(
                     raise NonFiniteError(state.step + 1, state.epoch, state.batch, problem)
                 state.skipped += 1
             state.step, state.batch = state.step + 1, state.batch + len(window)
-            step = Step(state.step, state.epoch, state.batch, loss, end_of_epoch)
+            step = Step(state.step, state.epoch, state.batch, loss.detach(), end_of_epoch)
             if end_of_epoch:
                 state.epoch, state.batch = state.epoch + 1, 0
             yield step
@@ -366,7 +372,7 @@ class _Backward:
         losses = []
         for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), 1):
             with _gradient_sync(self.state.model, last=number == len(batches)):
-                losses.append(self.batch(batch, weight))
+                losses.append(self.batch(batch, weight).detach())
         return torch.stack(losses).sum()
 
     def batch(self, batch: Any, weight: float) -> Tensor:
@@ -386,8 +392,7 @@ class _Backward:
             where = f"step {state.step + 1}, epoch {state.epoch}, with the model on {self.device}"
             error.add_note(f"This was {where} and the batch {_describe(batch)}.")
             raise
-        detached: Tensor = loss.detach()
-        return detached
+        return loss  # type: ignore[no-any-return]
 
 
 def _gradient_sync(model: Any, last: bool) -> AbstractContextManager[Any]:

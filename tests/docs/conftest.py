@@ -37,8 +37,11 @@ PYPROJECT = """
 requires = ["hatchling"]
 build-backend = "hatchling.build"
 [project]
-name = "tool"
+name = "pytorch-course"
 version = "0.1"
+requires-python = ">=3.11"
+[tool.hatch.build.targets.wheel]
+packages = ["src/tool"]
 """
 
 
@@ -53,6 +56,7 @@ class Site:
             "Tiny\n====\n\n.. course-map::\n\n.. timings::\n\n.. toctree::\n   :glob:\n\n   lessons/one/index\n   start/*\n",
         )
         self.write("pyproject.toml", PYPROJECT)
+        self.write("docs/start/index.rst", "Start\n=====\n")
         self.write("src/tool/__init__.py", "")
         self.write("gallery/one/index.rst", "Part one\n========\n\n.. lessons::\n")
 

@@ -293,6 +293,14 @@ def test_samples_with_text_are_read_one_by_one():
     assert labels.tolist() == [1, 0, 1]
 
 
+def test_the_dataset_of_a_resident_loader_is_a_dataset():
+    data = TensorDataset(torch.arange(10) * 2, torch.arange(10))
+    for inside, expected in ((data, [6, 3]), (Subset(data, [9, 8, 7, 6]), [12, 6])):
+        dataset = loader(inside, 4).dataset
+        assert len(dataset) == len(inside)
+        assert [part.item() for part in dataset[3]] == expected
+
+
 def test_a_class_of_your_own_is_not_mistaken_for_resident_tensors():
     class Doubled(TensorDataset):
         def __getitem__(self, index):

@@ -178,7 +178,9 @@ def _importable(monkeypatch):
 @pytest.mark.usefixtures("_importable")
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
 def test_workers_do_not_change_the_weights(context, expected):
-    data = batches(num_workers=2, multiprocessing_context=context, persistent_workers=context != "fork")
+    # One worker where each has to import everything anew
+    workers = 2 if context == "fork" else 1
+    data = batches(num_workers=workers, multiprocessing_context=context, persistent_workers=context != "fork")
     state = new_state()
     for step in train(state, data, loss_fn, epochs=EPOCHS):
         if step.number == 7:
@@ -321,6 +323,13 @@ def test_updates_can_be_skipped_and_are_counted():
     without = new_state(make_model=linear)
     clean = poisoned()
     assert fingerprint(state.model) == finish(without, [clean[i] for i in (0, 2, 3)], epochs=1)
+
+
+@pytest.mark.usefixtures("_group")
+def test_a_group_agrees_on_what_is_skipped():
+    state = new_state(make_model=linear)
+    finish(state, poisoned(1, 4), epochs=1, nonfinite="skip")
+    assert (state.step, state.skipped) == (5, 2)
 
 
 def test_nobody_looks_if_told_so():
@@ -698,7 +707,6 @@ def test_tied_and_scalar_parameters_fit_a_snapshot():
             next(new.parameters()).zero_()
         states[1].load_state_dict(states[0].state_dict())
         assert fingerprint(new) == fingerprint(old)
-    assert Tied().out.weight is not None
 
 
 def test_another_architecture_is_refused_and_nothing_changes():
@@ -742,7 +750,7 @@ def test_what_is_not_a_snapshot_is_refused():
     snapshot = state.state_dict()
     snapshot["rng"][0]["torch"] = snapshot["rng"][0]["torch"][:7]
     snapshot["model"]["0.weight"].zero_()
-    with pytest.raises(ValueError, match="RNG state is damaged"):
+    with pytest.raises(CheckpointError, match="the part 'torch' of the RNG state is damaged"):
         state.load_state_dict(snapshot)
     assert state.model[0].weight.abs().sum() > 0
 

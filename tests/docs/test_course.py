@@ -1,0 +1,95 @@
+"""The order of the book is read from the gallery, and what does not follow it is refused by name."""
+
+import pytest
+from course import CourseError, Sources, read_course, read_lesson
+
+HEAD = '"""\n{title}\n=====\n\n{goal}\n\n.. lesson::\n   :needs: {needs}\n   :data: {data}\n"""\n'
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    """Return a gallery with one part and a function that adds lessons to it."""
+
+    def add(name, part="one", **facts):
+        folder = tmp_path / "gallery" / part
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.rst").write_text("Part one\n========\n")
+        facts = {"title": "Title", "goal": "Do it.", "needs": "", "data": "none"} | facts
+        (folder / f"{name}.py").write_text(HEAD.format(**facts))
+        return folder / f"{name}.py"
+
+    add.root = tmp_path / "gallery"
+    return add
+
+
+def test_facts_are_read(gallery):
+    """Title, goal, needs and data come from the first lines."""
+    lesson = read_lesson(gallery("02_second", goal="Do two\nthings.", needs="one/01_first", data="digits"))
+    assert (lesson.id, lesson.number, lesson.title) == ("one/02_second", 2, "Title")
+    assert (lesson.goal, lesson.needs, lesson.data) == ("Do two things.", ("one/01_first",), "digits")
+
+
+def test_lessons_come_in_the_order_of_their_numbers(gallery):
+    """Ten comes after two."""
+    for name in ("10_last", "02_first"):
+        gallery(name)
+    (part,) = read_course(gallery.root, ["one"])
+    assert [lesson.path.stem for lesson in part.lessons] == ["02_first", "10_last"]
+    assert part.title == "Part one"
+
+
+@pytest.mark.parametrize(
+    ("lessons", "parts", "message"),
+    [
+        ([("1_one", {})], ["one"], "NN_subject"),
+        ([("01_Upper", {})], ["one"], "NN_subject"),
+        ([("01_a", {}), ("01_b", {})], ["one"], "have the number"),
+        ([("01_a", {"needs": "one/02_b"}), ("02_b", {})], ["one"], "no earlier lesson"),
+        ([("01_a", {"needs": "one/99_none"})], ["one"], "one/99_none"),
+        ([("01_a", {"data": ""})], ["one"], "options :needs: and :data:"),
+        ([("01_a", {"goal": ".. note::"})], ["one"], "one paragraph, the goal"),
+        ([("01_a", {})], ["one", "two"], "differ in two"),
+        ([("01_a", {"part": "stray"})], [], "differ in stray"),
+    ],
+)
+def test_what_breaks_the_order_is_named(gallery, lessons, parts, message):
+    """The message says which file or name is wrong."""
+    for name, facts in lessons:
+        gallery(name, **facts)
+    with pytest.raises(CourseError, match=message):
+        read_course(gallery.root, parts)
+
+
+def test_a_part_without_opening(gallery):
+    """Every part has a page of its own."""
+    gallery("01_a").with_name("index.rst").unlink()
+    with pytest.raises(CourseError, match=r"index\.rst is missing"):
+        read_course(gallery.root, ["one"])
+
+
+def test_imports_are_followed(tmp_path):
+    """Direct, indirect, relative and package imports count, and so do data files; strangers do not."""
+    for name, text in {
+        "tool/__init__.py": "", "tool/a.py": "from . import b", "tool/b.py": "from .deep.c import x", "tool/deep/__init__.py": "",
+        "tool/deep/c.py": "x = 1", "tool/other.py": "", "tool/look.mplstyle": "figure.dpi: 90",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {
+        path.relative_to(tmp_path).as_posix() for path in Sources(tmp_path).modules("import os\nfrom tool.a import y")
+    }
+    assert found == {
+        "tool/__init__.py",
+        "tool/a.py",
+        "tool/b.py",
+        "tool/deep/__init__.py",
+        "tool/deep/c.py",
+        "tool/look.mplstyle",
+    }
+    assert Sources(tmp_path).modules("import os") == set()
+
+    key = Sources(tmp_path).key("import tool.a")
+    (tmp_path / "tool/other.py").write_text("changed = 1")
+    assert Sources(tmp_path).key("import tool.a") == key
+    (tmp_path / "tool/deep/c.py").write_text("x = 2")
+    assert Sources(tmp_path).key("import tool.a") != key

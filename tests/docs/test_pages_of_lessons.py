@@ -1,0 +1,126 @@
+"""What stands around a lesson's cells: facts, captions, downloads, the map, the list of a part, the table of times."""
+
+import json
+import re
+import zipfile
+
+import pytest
+from lesson_page import plain
+
+FIGURE = """
+import matplotlib.pyplot as plt
+plt.plot([1, 2])
+print("drawn")
+
+# %%
+# .. caption:: A line that *rises*.
+#    :alt: A straight line going up.
+#
+# More text.
+
+assert True
+"""
+
+
+@pytest.fixture(scope="module")
+def built(shared_site):
+    """Build a book of two lessons, the second of which needs the first."""
+    shared_site.lesson("01_draws", FIGURE, title="Drawing")
+    shared_site.lesson(
+        "02_after", "print('x')\nassert 1 + 1 == 2\nassert 3 == 3", needs="one/01_draws", title="After <it>"
+    )
+    done = shared_site.build()
+    assert done.returncode == 0, done.stderr
+    return shared_site
+
+
+def test_facts(built):
+    """The box names what is needed, the data and the run."""
+    page = built.page("lessons/one/02_after")
+    facts = re.search(r'<div class="lesson-facts">.*?</dl>', page, flags=re.DOTALL)[0]
+    assert '<a href="01_draws.html">Drawing</a>' in facts
+    assert "<dd>none</dd>" in facts
+    assert "1 cells, 2 checks passed" in facts
+    assert "nothing but Python" in built.page("lessons/one/01_draws")
+    assert "Go to the end" not in page
+    assert "Total running time" not in page
+
+
+def test_caption(built):
+    """A figure has its caption and its alternative text, also when its cell prints."""
+    page = built.page("lessons/one/01_draws")
+    figure = re.search(r"<figure.*?</figure>", page, flags=re.DOTALL)[0]
+    assert 'alt="A straight line going up."' in figure
+    assert "A line that <em>rises</em>." in figure
+    assert page.count("<figcaption") == 1
+
+
+def test_figure_without_caption_fails(site):
+    """A figure that says nothing to a reader who cannot see it stops the build, and so does a caption without one."""
+    site.lesson("01_silent", "import matplotlib.pyplot as plt\nplt.plot([1, 2])")
+    site.lesson("02_stray", "x = 1\n\n# %%\n# .. caption:: Nothing.\n#    :alt: Nothing.\n\nassert x")
+    site.lesson(
+        "03_mute", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\n\n# %%\n# .. caption:: No text.\n\nassert 1"
+    )
+    done = site.build()
+    assert done.returncode != 0
+    assert "a figure without a caption" in done.stderr
+    assert "a caption without a figure" in done.stderr
+    assert "a caption needs ':alt:'" in done.stderr
+
+
+def test_downloads(built):
+    """Script, notebook and wheel are linked; the script and the notebook say how to install the wheel."""
+    page = built.page("lessons/one/02_after")
+    links = re.findall(r'href="([^"]*_downloads/[^"]+)"', page)
+    assert {link.rpartition(".")[2] for link in links} == {"py", "ipynb", "whl"}
+    paths = {link.rpartition(".")[2]: (built.html / "lessons/one" / link).resolve() for link in links}
+    wheel = paths["whl"].name
+    script = paths["py"].read_text()
+    assert wheel in script.splitlines()[2]
+    compile(script, "script", "exec")
+    first = "".join(json.loads(paths["ipynb"].read_text())["cells"][0]["source"])
+    assert wheel in first
+    assert "**You need:** one/01_draws" in first
+    assert any(name.startswith("tool/") for name in zipfile.ZipFile(paths["whl"]).namelist())
+
+
+def test_wheel_is_built_only_when_sources_change(built):
+    """The same sources, the same file; other sources, a new one."""
+    wheel = next((built.html.parent / "wheel").glob("*.whl"))
+    before = wheel.stat().st_mtime_ns
+    assert built.build().returncode == 0
+    assert wheel.stat().st_mtime_ns == before
+    built.write("src/tool/new.py", "VALUE = 1\n")
+    assert built.build().returncode == 0
+    assert wheel.stat().st_mtime_ns != before
+
+
+def test_map_list_and_times(built):
+    """Map, list and table hold both lessons; titles are escaped; a line leads from the first to the second."""
+    first = built.page("index")
+    drawing = re.search(r"<svg.*?</svg>", first, flags=re.DOTALL)[0]
+    assert drawing.count("<rect") == 2
+    assert drawing.count('class="need"') == 1
+    assert "After &lt;it&gt;" in drawing
+    part = built.page("lessons/one/index")
+    assert part.index("Drawing") < part.index("After")
+    assert part.count("Do a thing.") == 2
+    table = re.search(r"<table.*?</table>", first, flags=re.DOTALL)[0]
+    assert "2 lessons" in table
+    assert table.count("torch") == 2
+
+
+def test_notebook_text():
+    """Directives and roles become words that a notebook shows."""
+    text = (
+        "Title\n\n.. lesson::\n   :needs:\n   :data: digits\n\n.. caption:: What to\n   see.\n   :alt: A line,\n      bent.\n\n"
+        "Use :func:`torch.add`, :meth:`~torch.Tensor.view` and :doc:`the loop </lessons/training/03>`; :cite:p:`key2020`."
+    )
+    shown = plain(text, "INSTALL")
+    assert "::" not in shown
+    assert "**You need:** nothing but Python" in shown
+    assert "`INSTALL`" in shown
+    assert "*Figure: What to\n   see.*" in shown
+    assert "A line" not in shown
+    assert "Use `add`, `view` and the loop; `key2020`." in shown

@@ -1,0 +1,51 @@
+"""The lessons' assertions mean something: break a function of the package, and a lesson that uses it fails."""
+
+import os
+import shutil
+
+import pytest
+
+# file, what it says, what it says when broken, a lesson that must notice
+MUTANTS = {
+    "addresses": ("tensors.py", "at % size * stride", "at % size + stride", "tensors/07_views_and_storage"),
+    "sharing": (
+        "tensors.py",
+        "first.data_ptr() != second.data_ptr()",
+        "first.data_ptr() == -1",
+        "tensors/07_views_and_storage",
+    ),
+    "differences": ("autograd.py", "/ (above - below)", "/ (above + below)", "optimization/01_autograd_graph"),
+    "clearing": (
+        "train.py",
+        "            state.optimizer.zero_grad()\n            if problem is not None",
+        "            if problem is not None",
+        "training/03_training_loop",
+    ),
+    "evaluation": ("evaluate.py", "totals[:, 0] / totals[:, 1]", "totals[:, 0] / 100", "training/03_training_loop"),
+    "labels": (
+        "datasets/bundled.py",
+        '"label": torch.tensor(bunch.target)}, classes=list("0123456789")',
+        '"label": torch.tensor(bunch.target).roll(1)}, classes=list("0123456789")',
+        "training/04_handwritten_digits",
+    ),
+    "ranks": (
+        "distributed.py",
+        "for rank in range(nproc)]",
+        "for rank in reversed(range(nproc))]",
+        "distributed/01_processes_and_collectives",
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "sound", "broken", "noticing"), MUTANTS.values(), ids=MUTANTS)
+def test_a_broken_function_breaks_a_lesson(file, sound, broken, noticing, root, run_script, strict_environment, tmp_path):
+    """The package is copied and changed in one place; the lesson does not run to its end."""
+    shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "src" / "pytorch_course" / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(sound) == 1, f"{file} no longer says {sound!r}: choose another place to break"
+    path.write_text(text.replace(sound, broken), encoding="utf-8")
+    guard = strict_environment["PYTHONPATH"].split(os.pathsep)[0]
+    done = run_script(root / "gallery" / f"{noticing}.py", PYTHONPATH=os.pathsep.join([guard, str(tmp_path / "src")]))
+    assert done.returncode != 0, f"{noticing} did not notice"
+    assert "Error" in done.stderr
