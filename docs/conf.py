@@ -84,15 +84,6 @@ sphinx_gallery_conf = {
 
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "chapters")
-nb_execution_excludepatterns = (
-    [
-        f"{path.relative_to(HERE)}"
-        for path in HERE.glob("*/*.md")
-        if not path.relative_to(HERE).as_posix().startswith(tuple(book_only))
-    ]
-    if book_only
-    else []
-)
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 120

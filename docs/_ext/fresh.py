@@ -99,8 +99,7 @@ def finish(app, exception):
         return
     known = _chapter_keys(app)
     known.parent.mkdir(parents=True, exist_ok=True)
-    kept = {} if app.config.book_only else app.chapter_keys
-    known.write_text(json.dumps(kept), encoding="utf-8")
+    known.write_text(json.dumps(app.chapter_keys), encoding="utf-8")
     for page in Path(app.outdir).rglob("*.html"):
         name = page.relative_to(app.outdir).with_suffix("").as_posix()
         if name not in app.env.all_docs and name not in GENERATED and not name.startswith("_"):

@@ -136,7 +136,10 @@ def describe(obj, name, place, rules):
     names = {name, full_name(obj)} if place.endswith(f"#{full_name(obj)}") else {name}  # both are in use
     if place:
         # Signatures name a class by the module that defines it, torch.nn.modules.module.Module.
-        everywhere = names | {full_name(obj)} if inspect.isclass(obj) else names
+        home = full_name(obj)
+        elsewhere = inspect.isclass(obj) and obj.__module__ != name.rpartition(".")[0]
+        public = home.split(".")[0] == name.split(".")[0] and "._" not in home
+        everywhere = names | {home} if elsewhere and public else names
         yield from ((kind, known, place) for kind in kinds(obj, last) for known in everywhere)
     # Another name of a class does not repeat its members.
     if not place or not inspect.isclass(obj) or obj.__name__ != last:
