@@ -251,6 +251,16 @@ def test_workers_give_the_same_batches(persistent):
     assert same_generators(before)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_are_those_of_their_epoch(workers):
+    keyed = Keyed(Numbers(), jitter, seed=2)
+    batches = loader(Numbers(), 4, transform=jitter, seed=2, num_workers=workers)
+    for epoch in (0, 1):
+        for x, _ in batches:
+            expected = [keyed[epoch, round(index)][0] for index in x[:, 0].tolist()]
+            assert torch.equal(x, torch.stack(expected))
+
+
 def test_an_error_in_a_worker_names_the_sample():
     batches = loader(Numbers(), 4, transform=broken, shuffle=False, num_workers=1)
     with pytest.raises(ValueError, match=r"(?s)no twos please.*This was sample 2 in epoch 0"):
@@ -301,13 +311,31 @@ def test_the_dataset_of_a_resident_loader_is_a_dataset():
         assert [part.item() for part in dataset[3]] == expected
 
 
-def test_a_class_of_your_own_is_not_mistaken_for_resident_tensors():
+def test_classes_of_your_own_are_not_mistaken_for_resident_tensors():
     class Doubled(TensorDataset):
         def __getitem__(self, index):
             return tuple(2 * part for part in super().__getitem__(index))
 
+    class Backwards(Subset):
+        def __getitem__(self, index):
+            return super().__getitem__(len(self) - 1 - index)
+
+        def __getitems__(self, indices):
+            return [self[index] for index in indices]
+
     (batch,) = loader(Doubled(torch.arange(3)), 4, shuffle=False)
     assert batch[0].tolist() == [0, 2, 4]
+    (batch,) = loader(Backwards(TensorDataset(torch.arange(5)), [1, 2, 4]), 4, shuffle=False)
+    assert batch[0].tolist() == [4, 2, 1]
+
+
+def test_a_class_that_leaves_the_samples_alone_is_resident(monkeypatch):
+    class Named(TensorDataset):
+        name = "mine"
+
+    monkeypatch.setattr(TensorDataset, "__getitem__", None)
+    (batch,) = loader(Named(torch.arange(3)), 4, shuffle=False)
+    assert batch[0].tolist() == [0, 1, 2]
 
 
 def test_lists_of_samples_will_do():

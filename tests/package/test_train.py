@@ -488,7 +488,7 @@ def test_an_interrupt_in_the_forward_pass_leaves_the_state_before_the_step(expec
 
 
 def test_killed_runs_end_with_the_weights_of_a_run_that_was_not(tmp_path):
-    """At least 50 kills with SIGKILL: in the body, between two steps, in the middle of a step, in the middle of a save."""
+    """At least 50 kills with SIGKILL: half of them in the body, half at a random time, be it in a step or in a save."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])}
     run = [sys.executable, __file__, str(tmp_path), "50"]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
