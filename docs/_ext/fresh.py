@@ -44,7 +44,7 @@ def read(app, config):
 def chapters(app):
     """Return every executed MyST page and the code of its cells."""
     found = {}
-    for path in Path(app.srcdir).glob("*/*.md"):
+    for path in (*Path(app.srcdir).glob("*.md"), *Path(app.srcdir).glob("*/*.md")):
         cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S)
         code = "\n".join(re.sub(r"\A(---\n.*?---\n|(:.*\n)*)", "", cell, flags=re.S) for cell in cells)
         if cells:
