@@ -38,7 +38,9 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize(("file", "sound", "broken", "noticing"), MUTANTS.values(), ids=MUTANTS)
-def test_a_broken_function_breaks_a_lesson(file, sound, broken, noticing, root, run_script, strict_environment, tmp_path):
+def test_a_broken_function_breaks_a_lesson(
+    file, sound, broken, noticing, root, run_script, strict_environment, tmp_path
+):
     """The package is copied and changed in one place; the lesson does not run to its end."""
     shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "src" / "pytorch_course" / file
