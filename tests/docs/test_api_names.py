@@ -98,6 +98,7 @@ class Site:
             "-m",
             "sphinx",
             "-W",
+            "--no-color",
             "--keep-going",
             *options,
             str(self.root),

@@ -417,8 +417,12 @@ def interrupt(number):
 
 
 def test_ctrl_c_ends_the_ranks_and_is_a_keyboard_interrupt():
-    with pytest.raises(KeyboardInterrupt):
-        launch(interrupt(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch(interrupt(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_that_the_caller_handles_reaches_its_handler(monkeypatch):
