@@ -36,6 +36,7 @@ extensions = [
     "used_in",
     "accessible",
     "lean",
+    "relink",
 ]
 exclude_patterns = [
     "_build",

@@ -57,15 +57,7 @@ def check_export(model: nn.Module, exported: Any, *inputs: Any, rtol: float = 1e
     model : torch.nn.Module
         The original, on any device.
     exported : object
-        One of these:
-
-        * a :class:`torch.export.ExportedProgram`;
-        * anything that is called like the model, such as what :func:`torch.compile` returns;
-        * ONNX, run by ONNX Runtime on the CPU: the path of an ``.onnx`` file, its bytes, what ``torch.onnx.export`` returns, or
-          an ``onnxruntime.InferenceSession``;
-        * OpenVINO: the path of an ``.xml`` file, a model, or a compiled model. A compiled model runs as it is. Everything else
-          is compiled for the CPU with ``INFERENCE_PRECISION_HINT`` set to f32. Without the hint, OpenVINO takes bfloat16 on
-          processors that have it (AVX512-BF16, AMX), and only two or three digits agree.
+        What to compare with, in one of the forms listed in the notes.
     *inputs : Tensor
         What the model is called with.
     rtol, atol : float
@@ -81,9 +73,21 @@ def check_export(model: nn.Module, exported: Any, *inputs: Any, rtol: float = 1e
     ValueError
         If the number or a shape of the outputs differs, they are empty, or a runtime takes another number of inputs.
     TypeError
-        If `exported` is none of the above, or an output is no tensor.
+        If `exported` is none of those in the notes, or an output is no tensor.
     FileNotFoundError, ModuleNotFoundError
         If the file is missing, or the library that runs it.
+
+    Notes
+    -----
+    The exported model may be:
+
+    * a :class:`torch.export.ExportedProgram`;
+    * anything that is called like the model, such as what :func:`torch.compile` returns;
+    * ONNX, run by ONNX Runtime on the CPU: the path of an ``.onnx`` file, its bytes, what ``torch.onnx.export`` returns, or
+      an ``onnxruntime.InferenceSession``;
+    * OpenVINO: the path of an ``.xml`` file, a model, or a compiled model. A compiled model runs as it is. Everything else
+      is compiled for the CPU with ``INFERENCE_PRECISION_HINT`` set to f32. Without the hint, OpenVINO takes bfloat16 on
+      processors that have it (AVX512-BF16, AMX), and only two or three digits agree.
 
     Examples
     --------
