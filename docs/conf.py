@@ -23,7 +23,6 @@ extensions = [
     "sphinx.ext.intersphinx",
     "myst_nb",
     "sphinx_gallery.gen_gallery",
-    "sphinx_codeautolink",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinxcontrib.bibtex",
@@ -36,7 +35,7 @@ extensions = [
     "used_in",
     "accessible",
     "lean",
-    "relink",
+    "code_links",
 ]
 exclude_patterns = [
     "_build",
@@ -123,11 +122,6 @@ bibtex_reference_style = "author_year"
 
 katex_css_path = "katex.css"  # KaTeX writes MathML here, so neither its style sheet nor its fonts are needed
 katex_options = "output: 'mathml', throwOnError: true"
-
-codeautolink_concat_default = True
-codeautolink_custom_blocks = {"ipython3": None}
-codeautolink_warn_on_missing_inventory = False
-codeautolink_warn_on_failed_resolve = False
 
 html_theme = "furo"
 html_title = "PyTorch in Practice"

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+import types
 import warnings
 from pathlib import Path
 
@@ -97,7 +98,14 @@ def reset(gallery_conf, fname, when):
         _adopt_orphans()
         _run.clear()
         _run.update(
-            cells=0, checks=0, problems=[], state=global_state(), children=_children(), refused=_refused(), target=None
+            cells=0,
+            checks=0,
+            kinds=[],
+            problems=[],
+            state=global_state(),
+            children=_children(),
+            refused=_refused(),
+            target=None,
         )
         _run["files"] = _files(gallery_conf)
         _run["filters"] = warnings.filters[:]
@@ -118,6 +126,7 @@ def scrape(block, block_vars, gallery_conf):
     _run["ended"] = time.perf_counter()
     target = Path(block_vars["target_file"])
     _run.update(target=target, source=Path(block_vars["src_file"]))
+    _run["kinds"].append(_kinds(block_vars["example_globals"]))
     if Path.cwd() != _run["source"].resolve().parent:  # where Sphinx-Gallery starts each cell
         _run["problems"].append("changed the working directory and did not put it back")
     if not block_vars["execute_script"]:
@@ -142,6 +151,17 @@ def _write_record(target):
         "at": time.time(),
     }
     target.with_suffix(".record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    target.with_suffix(".kinds.json").write_text(json.dumps(_run["kinds"]) + "\n", encoding="utf-8")
+
+
+def _kinds(namespace):
+    """Return the class of each variable of a lesson, so that its methods can be linked."""
+    skip = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+    return {
+        name: f"{type(value).__module__}.{type(value).__qualname__}"
+        for name, value in sorted(namespace.items())
+        if not name.startswith("_") and not isinstance(value, skip)
+    }
 
 
 def _set_style():

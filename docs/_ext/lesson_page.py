@@ -10,7 +10,6 @@ from sphinx import addnodes
 from sphinx.locale import get_translation
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
-from sphinx_codeautolink.extension.directive import SkipMarker
 from sphinx_gallery.directives import imgsgnode
 
 logger = logging.getLogger(__name__)
@@ -80,8 +79,6 @@ def tidy(app, doctree):
         facts += [_named(link) for link in downloads if not link["reftarget"].endswith(".zip")]
     for mark in list(doctree.findall(caption_mark)):
         _caption(app, mark)
-    if "sphinx_codeautolink" in app.extensions:
-        doctree.insert(0, SkipMarker("file"))  # Sphinx-Gallery links the code of lessons, from what it saw them run
     for number, figure in enumerate(doctree.findall(nodes.figure), start=1):
         figure["ids"] = figure["ids"] or [f"figure-{number}"]
     for image in doctree.findall(imgsgnode):

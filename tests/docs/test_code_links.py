@@ -1,0 +1,99 @@
+"""The code of lessons, chapters and examples is linked, and reads as before."""
+
+import html
+import re
+
+import pytest
+
+CONF = """
+extensions += ["inventories", "sphinx.ext.autodoc", "code_links"]
+inventories = ["python"]
+inventories_path = {folder!r}
+nitpicky = True
+"""
+
+LESSON = """
+from pathlib import Path
+
+place = Path("x")
+assert not place.exists(), "ä, \\"<tag>\\"" + str(place.joinpath("y"))
+
+# %%
+# More text.
+
+for known in [place]:
+    print(known.name)  # .name needs what the loop's variable was
+    text = '''two
+    lines'''
+"""
+
+EXAMPLE = '''
+import math
+
+
+def root(x):
+    """Root.
+
+    >>> root(math.floor(16.5))
+    4.0
+    """
+    return math.sqrt(x)
+'''
+
+PYTHON = "https://docs.python.org/3/library/"
+
+
+def links(page):
+    """Return the blocks of code on a page as text, and what each link in them reads and leads to."""
+    blocks = re.findall(
+        r'<div class="highlight-\w+ notranslate"><div class="highlight"><pre[^>]*>(.*?)</pre>', page, re.S
+    )
+    found = {}
+    for block in blocks:
+        for address, shown in re.findall(r'<a class="reference[^>]*href="([^"]*)"[^>]*>(.*?)</a>', block, re.S):
+            found[re.sub("<[^>]+>", "", shown)] = address
+    return [html.unescape(re.sub("<[^>]+>", "", block)) for block in blocks], found
+
+
+@pytest.fixture
+def linked(site, pytestconfig):
+    """Return a tiny book with a lesson, a chapter and a module."""
+    conf = site.root / "docs/conf.py"
+    conf.write_text(conf.read_text() + CONF.format(folder=str(pytestconfig.cache.mkdir("inventories"))))
+    site.write("src/tool/inner.py", EXAMPLE)
+    site.write("docs/api/tool/inner.rst", "Inner\n=====\n\n.. automodule:: tool.inner\n   :members:\n")
+    index = site.root / "docs/index.rst"
+    index.write_text(index.read_text() + "   api/tool/*\n")
+    site.lesson("01_paths", LESSON)
+    site.chapter("paths", "import pathlib\npathlib.Path('x').exists()")
+    done = site.build()
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def test_every_block_is_linked(linked):
+    """Names lead to the page of their library or of this book; variables and unknown names lead nowhere."""
+    blocks, found = links(linked.page("lessons/one/01_paths"))
+    assert [block.strip() for block in blocks[:2]] == [part.strip() for part in LESSON.split("# %%\n# More text.\n")]
+    assert found == {
+        "pathlib": f"{PYTHON}pathlib.html",
+        "Path": f"{PYTHON}pathlib.html#pathlib.Path",
+        "joinpath": f"{PYTHON}pathlib.html#pathlib.PurePath.joinpath",
+        "exists": f"{PYTHON}pathlib.html#pathlib.Path.exists",
+        "name": f"{PYTHON}pathlib.html#pathlib.PurePath.name",
+    }
+    _, found = links(linked.page("start/paths"))
+    assert found["exists"] == f"{PYTHON}pathlib.html#pathlib.Path.exists"
+    blocks, found = links(linked.page("api/tool/inner"))
+    assert blocks[0].startswith(">>> root(math.floor(16.5))\n4.0")
+    assert found == {"root": "#tool.inner.root", "math.floor": f"{PYTHON}math.html#math.floor"}
+
+
+def test_a_page_written_again_keeps_its_links(linked):
+    """Links do not depend on the page being read in this build, and what was found is not searched again."""
+    before = links(linked.page("start/paths"))
+    kept = {path: path.stat().st_mtime_ns for path in linked.root.rglob("names/*.json")}
+    assert kept
+    assert linked.build("-a").returncode == 0
+    assert links(linked.page("start/paths")) == before
+    assert kept == {path: path.stat().st_mtime_ns for path in linked.root.rglob("names/*.json")}
