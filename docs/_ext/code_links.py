@@ -134,7 +134,9 @@ def understood(folder, code, kinds):
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         uses = [astuple(use) for use in name_finder.uses(code, lambda line, name: kind_of(kinds, line, name))]
-        path.write_text(json.dumps(uses), encoding="utf-8")
+        part = path.with_suffix(".part")  # a file cut short by a full disk would be believed for ever
+        part.write_text(json.dumps(uses), encoding="utf-8")
+        part.replace(path)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
