@@ -125,6 +125,7 @@ katex_options = "output: 'mathml', throwOnError: true"
 
 html_theme = "furo"
 html_title = "PyTorch in Practice"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_js_files = []

@@ -9,12 +9,14 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 from dataclasses import astuple
 from pathlib import Path
 
 import jedi
 import name_finder
 from docutils import nodes
+from guard.kinds import digest
 from pygments.lexers import PythonConsoleLexer, PythonLexer
 from pygments.token import STANDARD_TYPES, Whitespace
 from sphinx import addnodes
@@ -61,27 +63,31 @@ class CodeLinks(SphinxPostTransform):
             starts.append(first)
             code += source + "\n"
             first = code.count("\n") + 1
-        links = self.links(code, starts) if blocks else {}
+        kinds = self.kinds([source for _, source in blocks])
+        links = self.links(code, list(zip(starts, kinds, strict=True))) if blocks else {}
         for (node, _), start in zip(blocks, starts, strict=True):
             language = node.get("language", "pycon")
             tokens = linked(node.astext(), lambda line, at, start=start: links.get((start + line, at)))
             node.replace_self(linked_code("", "", *tokens, language=language))
 
-    def links(self, code, starts):
+    def links(self, code, kinds):
         """Return, for the place where each documented name starts, its end and a reference to it."""
         found = {}
-        for line, start, end, meanings in understood(self.app.doctreedir, code, self.kinds(starts)):
+        for line, start, end, meanings in understood(self.app.doctreedir, code, kinds):
             name = next((name for name in meanings if self.described(name)), None)
             if name and (line, start) not in found:  # a dotted name comes before its parts
                 about = {"refdomain": "py", "reftype": "obj", "reftarget": name, "refdoc": self.env.docname}
                 found[line, start] = end, addnodes.pending_xref("", **about, refexplicit=True, refwarn=True)
         return found
 
-    def kinds(self, starts):
-        """Return what the variables were after each block, and where each block starts."""
-        path = Path(self.env.srcdir, f"{self.env.docname}.kinds.json")
-        kinds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        return list(zip(starts, kinds, strict=True)) if len(kinds) == len(starts) else []
+    def kinds(self, sources):
+        """Return what the variables were after each block of a lesson or of a chapter."""
+        lesson = Path(self.env.srcdir, f"{self.env.docname}.kinds.json")
+        if lesson.exists():
+            found = json.loads(lesson.read_text(encoding="utf-8"))
+            return found if len(found) == len(sources) else [{}] * len(sources)
+        paths = [Path(os.environ["BOOK_KINDS"], f"{digest(sources[:end])}.json") for end in range(1, len(sources) + 1)]
+        return [json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for path in paths]
 
     def described(self, name):
         """Say whether this book or an inventory describes a name."""

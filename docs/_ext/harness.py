@@ -13,13 +13,13 @@ import random
 import signal
 import sys
 import time
-import types
 import warnings
 from pathlib import Path
 
 import psutil
 from course import Sources
 from guard import sitecustomize as guard
+from guard.kinds import kinds_of
 from sphinx_gallery.scrapers import matplotlib_scraper
 
 SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
@@ -28,7 +28,7 @@ PATIENCE = 2.0  # seconds that a lesson's processes have to end after its last l
 KERNEL = """
 c.IPKernelApp.log_level = "ERROR"  # the kernel warns that it talks over the loopback in plain text
 c.InlineBackend.figure_formats = {"retina"}
-c.InteractiveShellApp.exec_lines = ["__import__('sitecustomize').be_strict()"]
+c.InteractiveShellApp.exec_lines = ["__import__('sitecustomize').be_strict()", "__import__('kinds').watch_kernel()"]
 """
 
 _run = {}
@@ -44,6 +44,9 @@ def setup(app):
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.write_text("")
     os.environ["BOOK_REFUSED"] = str(journal)
+    kinds = Path(app.outdir).parent / "kinds"
+    kinds.mkdir(exist_ok=True)
+    os.environ["BOOK_KINDS"] = str(kinds)
     os.environ["BOOK_GUARD"] = "network"
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(Path(guard.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -126,7 +129,7 @@ def scrape(block, block_vars, gallery_conf):
     _run["ended"] = time.perf_counter()
     target = Path(block_vars["target_file"])
     _run.update(target=target, source=Path(block_vars["src_file"]))
-    _run["kinds"].append(_kinds(block_vars["example_globals"]))
+    _run["kinds"].append(kinds_of(block_vars["example_globals"]))
     if Path.cwd() != _run["source"].resolve().parent:  # where Sphinx-Gallery starts each cell
         _run["problems"].append("changed the working directory and did not put it back")
     if not block_vars["execute_script"]:
@@ -152,16 +155,6 @@ def _write_record(target):
     }
     target.with_suffix(".record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     target.with_suffix(".kinds.json").write_text(json.dumps(_run["kinds"]) + "\n", encoding="utf-8")
-
-
-def _kinds(namespace):
-    """Return the class of each variable of a lesson, so that its methods can be linked."""
-    skip = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
-    return {
-        name: f"{type(value).__module__}.{type(value).__qualname__}"
-        for name, value in sorted(namespace.items())
-        if not name.startswith("_") and not isinstance(value, skip)
-    }
 
 
 def _set_style():

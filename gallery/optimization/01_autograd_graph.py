@@ -5,7 +5,7 @@ The autograd graph
 Draw the graph that PyTorch builds behind a computation, follow a gradient back through it, and say where each ``.grad`` comes from.
 
 .. lesson::
-   :needs: tensors/03_tensor_creation tensors/07_views_and_storage
+   :needs: tensors/04_tensor_maths tensors/07_views_and_storage
    :data: none
 """
 

@@ -5,7 +5,7 @@ Making tensors
 Make a tensor from a list, from a rule, from chance or from NumPy, and say its dtype and whose memory it uses before you print it.
 
 .. lesson::
-   :needs:
+   :needs: tensors/01_numpy_arrays
    :data: none
 """
 

@@ -5,7 +5,7 @@ Views and storage
 Say, before you run a line, whether it moves numbers in memory or only changes how they are read.
 
 .. lesson::
-   :needs: tensors/03_tensor_creation
+   :needs: tensors/03_tensor_creation tensors/06_indexing_and_joining
    :data: none
 """
 

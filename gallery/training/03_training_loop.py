@@ -5,7 +5,7 @@ The training loop
 Write the loop that trains a network, know what each of its lines is for, and prove that a shorter loop does the same to the last bit.
 
 .. lesson::
-   :needs: tensors/07_views_and_storage optimization/01_autograd_graph
+   :needs: tensors/07_views_and_storage optimization/04_gradient_descent optimization/06_loss_functions
    :data: scikit-learn's handwritten digits
 """
 

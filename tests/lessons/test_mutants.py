@@ -15,6 +15,14 @@ MUTANTS = {
         "tensors/07_views_and_storage",
     ),
     "differences": ("autograd.py", "/ (above - below)", "/ (above + below)", "optimization/01_autograd_graph"),
+    "stretching": (
+        "tensors.py",
+        "tuple(distinct[0] if distinct else 1",
+        "tuple(distinct[0] if distinct else 2",
+        "tensors/08_broadcasting",
+    ),
+    "channels": ("datasets/bundled.py", ".permute(0, 3, 1, 2)", ".permute(0, 3, 2, 1)", "tensors/02_numpy_on_a_photo"),
+    "nodes": ("autograd.py", "if function not in ids:", "if len(ids) < 3:", "optimization/03_detach_and_no_grad"),
     "clearing": (
         "train.py",
         "            state.optimizer.zero_grad()\n            if problem is not None",

@@ -10,8 +10,6 @@ import warnings
 
 # Third-party warnings that no lesson can avoid: (message, category, module), each with its reason.
 UNAVOIDABLE = (
-    # Jupyter's kernel asks for a debugger that is told to stay off.
-    ("Debugger warning", UserWarning, r"ipykernel"),
     # Jupyter's kernel asks asyncio for a loop before there is one, as Python 3.12 and 3.13 note.
     ("There is no current event loop", DeprecationWarning, r"(tornado|ipykernel|asyncio)\b"),
     # Matplotlib's backend for notebooks listens to its own settings in an old way of its library.
