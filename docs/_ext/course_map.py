@@ -1,12 +1,9 @@
-"""The course drawn from its own lessons: the map on the first page and the list on each part's page."""
-
-from html import escape
+"""The course drawn from its own lessons: the map on the first page, and lists of lessons with their pictures."""
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-WIDTH, LEFT, BOX, HEIGHT, GAP, BETWEEN = 760, 170, 184, 44, 14, 22
-COLUMNS = 3
+ROW, RAIL = 32, 46  # height of a lesson's row and width of the arcs beside it, in pixels
 
 
 def setup(app):
@@ -14,7 +11,8 @@ def setup(app):
     app.add_node(course_map, html=(visit_map, None), gettext=(_skip, None), text=(_skip, None))
     app.add_directive("course-map", CourseMap)
     app.add_directive("lessons", PartLessons)
-    return {"parallel_read_safe": True}
+    app.connect("html-page-context", add_rules)
+    return {"parallel_read_safe": True, "env_version": 2}
 
 
 def _skip(visitor, node):
@@ -22,11 +20,11 @@ def _skip(visitor, node):
 
 
 class course_map(nodes.General, nodes.Element):
-    """Stands for the drawing, which is made when the page is written."""
+    """Stands for the map, which is made when the page is written."""
 
 
 class CourseMap(SphinxDirective):
-    """``.. course-map::`` draws every lesson of the book and what each needs."""
+    """``.. course-map::`` shows every part as a card, with its lessons and what each needs."""
 
     def run(self):
         """Leave a mark; the titles are known only at the end."""
@@ -40,75 +38,77 @@ class PartLessons(SphinxDirective):
         """Write the list as reST, so that titles and goals are translated like all text."""
         folder = self.env.docname.split("/")[1]
         part = next(part for part in self.env.app.course if part.path.name == folder)
-        lines = [".. rst-class:: lesson-list", ""]
-        for lesson in part.lessons:
-            lines += [f"* :doc:`/{lesson.docname}`", "", f"  {lesson.goal}", ""]
+        lines = lesson_list(part.lessons, goals=True)
         lines += [".. toctree::", "   :hidden:", "", *(f"   {lesson.path.stem}" for lesson in part.lessons)]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-def place(course):
-    """Return the middle of each part's band, the corner of each lesson's box, and the height of the drawing."""
-    middles, corners, y = {}, {}, 4
-    for part in course:
-        rows = -(-len(part.lessons) // COLUMNS)
-        for index, lesson in enumerate(part.lessons):
-            row, column = divmod(index, COLUMNS)
-            corners[lesson.id] = (LEFT + column * (BOX + GAP), y + row * (HEIGHT + GAP))
-        middles[part.docname] = y + HEIGHT / 2
-        y += rows * (HEIGHT + GAP) - GAP + BETWEEN
-    return middles, corners, y - BETWEEN + 4
+def lesson_list(lessons, goals=False):
+    """Return the reST of a list of lessons, each with its first figure."""
+    lines = [".. rst-class:: lesson-list", ""]
+    for lesson in lessons:
+        picture = f"/lessons/{lesson.part}/images/thumb/sphx_glr_{lesson.path.stem}_thumb.png"
+        lines += [
+            f"* .. image:: {picture}",
+            "     :alt:",
+            "     :class: lesson-thumb",
+            "",
+            f"  :doc:`/{lesson.docname}`",
+            "",
+        ]
+        lines += [f"  {lesson.goal}", ""] if goals else []
+    return lines
 
 
-def wrap(title, width=25):
-    """Break a title into at most two lines."""
-    words, lines = title.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) + 1 > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines if len(lines) <= 2 else [lines[0], lines[1][: width - 2] + " …"]
+def mark(lesson_id):
+    """Return the identifier of a lesson on the map."""
+    return nodes.make_id(f"map-{lesson_id}")
 
 
-def label(lines, x, y):
-    """Return lines of text around the height y."""
-    first = y + 4.5 - 8 * (len(lines) - 1)
-    return "".join(
-        f'<tspan x="{x}" y="{first + 16 * number}">{escape(line)}</tspan>' for number, line in enumerate(lines)
-    )
-
-
-def curve(start, end):
-    """Return the path of one need, from the bottom of a box to the top of another."""
-    (x0, y0), (x1, y1) = start, end
-    if y0 == y1:
-        return f"M{x0 + BOX},{y0 + HEIGHT / 2} L{x1},{y1 + HEIGHT / 2}"
-    x0, y0, x1 = x0 + BOX / 2, y0 + HEIGHT, x1 + BOX / 2
-    half = (y1 - y0) / 2
-    return f"M{x0},{y0} C{x0},{y0 + half} {x1},{y1 - half} {x1},{y1}"
+def arcs(lessons):
+    """Return the arcs from each lesson of a part to those of the same part that need it."""
+    rows = {lesson.id: number for number, lesson in enumerate(lessons)}
+    paths = []
+    for lesson in lessons:
+        for need in rows.keys() & set(lesson.needs):
+            first, last = rows[need], rows[lesson.id]
+            width = min(RAIL - 12, 6 + 6 * (last - first))
+            top, bottom = ROW * (first + 0.5), ROW * (last + 0.5)
+            path = f"M{RAIL - 8},{top} A{width},{(bottom - top) / 2} 0 0 0 {RAIL - 8},{bottom}"
+            paths.append(f'<path d="{path}"/>')
+    dots = [f'<circle cx="{RAIL - 8}" cy="{ROW * (row + 0.5)}" r="4"/>' for row in rows.values()]
+    size = f'width="{RAIL}" height="{ROW * len(rows)}" viewBox="0 0 {RAIL} {ROW * len(rows)}"'
+    return f'<svg {size} aria-hidden="true">{"".join(sorted(paths) + dots)}</svg>'
 
 
 def visit_map(self, node):
-    """Write the drawing as SVG whose colours come from the theme and whose boxes are links."""
+    """Write one card for each part; its lessons are links, and arcs join those that need each other."""
     builder, env = self.builder, self.builder.env
     here = builder.current_docname
-    middles, corners, height = place(env.app.course)
-    out = [f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" xmlns="http://www.w3.org/2000/svg">']
+    self.body.append('<nav class="course-map" aria-label="Course map">\n')
     for part in env.app.course:
-        href = builder.get_relative_uri(here, part.docname)
-        title = label(wrap(env.titles[part.docname].astext(), width=20), 4, middles[part.docname])
-        out.append(f'<a href="{href}"><text class="part">{title}</text></a>')
-    lessons = [lesson for part in env.app.course for lesson in part.lessons]
-    for lesson in lessons:
-        out += [f'<path class="need" d="{curve(corners[need], corners[lesson.id])}"/>' for need in lesson.needs]
-    for lesson in lessons:
-        x, y = corners[lesson.id]
-        text = label(wrap(env.titles[lesson.docname].astext()), x + BOX / 2, y + HEIGHT / 2)
-        href = builder.get_relative_uri(here, lesson.docname)
-        out.append(
-            f'<a href="{href}"><rect x="{x}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="8"/><text>{text}</text></a>'
-        )
-    name = "Course map: every lesson, with a line from each lesson to those that need it"
-    self.body.append(f'<nav class="course-map" aria-label="{name}" tabindex="0">{"".join(out)}</svg></nav>\n')
+        title = self.encode(env.titles[part.docname].astext())
+        heading = f'<a href="{builder.get_relative_uri(here, part.docname)}">{title}</a>'
+        self.body.append(f'<section class="part"><h3>{heading}</h3><div class="rail">{arcs(part.lessons)}<ol>\n')
+        for lesson in part.lessons:
+            title = self.encode(env.titles[lesson.docname].astext())
+            href = builder.get_relative_uri(here, lesson.docname)
+            self.body.append(f'<li><a id="{mark(lesson.id)}" href="{href}">{title}</a></li>\n')
+        self.body.append("</ol></div></section>\n")
+    self.body.append("</nav>\n")
     raise nodes.SkipNode
+
+
+def add_rules(app, page, template, context, doctree):
+    """Let a lesson on the map, when pointed at, light up what it needs and what builds on it, in every part."""
+    if doctree is None or not any(doctree.findall(course_map)):
+        return
+    lessons = [lesson for part in app.course for lesson in part.lessons]
+    rules = []
+    for lesson in lessons:
+        pointed = f".course-map:has(#{mark(lesson.id)}:is(:hover, :focus-visible))"
+        needed = [f"#{mark(need)}" for need in lesson.needs]
+        built = [f"#{mark(other.id)}" for other in lessons if lesson.id in other.needs]
+        rules += [f"{pointed} :is({', '.join(needed)}) {{ background: var(--book-needed); }}"] if needed else []
+        rules += [f"{pointed} :is({', '.join(built)}) {{ outline: 2px dashed var(--book-arc); }}"] if built else []
+    context["metatags"] = context.get("metatags", "") + f"<style>\n{chr(10).join(rules)}\n</style>\n"

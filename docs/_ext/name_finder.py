@@ -8,6 +8,7 @@ A name that none of them knows has no meaning here: no link is better than a wro
 import ast
 import importlib
 import inspect
+import logging
 import zlib
 from collections import deque
 from dataclasses import dataclass
@@ -44,9 +45,12 @@ def locate(full):
     parts = full.split(".")
     for cut in range(len(parts), 0, -1) if all(parts) else ():
         try:
+            logging.disable(logging.WARNING)  # what a module has to say when it is first imported
             found = importlib.import_module(".".join(parts[:cut]))
         except ImportError:
             continue
+        finally:
+            logging.disable(logging.NOTSET)
         for part in parts[cut:]:
             found = inspect.getattr_static(found, part, None)
         return found
@@ -233,6 +237,9 @@ class _Finder(ast.NodeVisitor):
             caller = self._kind(node.func)
             if caller and _is(caller, (MODULE,)):  # almost all modules answer with a tensor
                 return locate(ARRAYS[0])
+            full = self._dotted(node.func) or ""
+            if full.startswith("numpy.") and not isinstance(locate(full), type):  # jedi is lost in numpy's stubs;
+                return locate(ARRAYS[1])  # almost all functions of numpy answer with an array
             owner = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
             if owner and _is(owner, ARRAYS):
                 return result_of(f"{owner.__module__}.{owner.__qualname__}", node.func.attr)

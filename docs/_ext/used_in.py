@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 
 import api_names
+from course_map import lesson_list
 
 PAGES = "api/pytorch_course/"
 
@@ -17,9 +18,10 @@ def setup(app):
 
 def add_lessons(app, what, name, obj, options, lines):
     """Append the list to a docstring."""
-    lessons = uses(app.env).get(name)
-    if lessons and what in ("function", "class"):
-        lines += ["", ".. rubric:: Lessons that use it", "", *(f"* :doc:`/{lesson}`" for lesson in lessons)]
+    pages = uses(app.env).get(name)
+    if pages and what in ("function", "class"):
+        lessons = [lesson for part in app.course for lesson in part.lessons if lesson.docname in pages]
+        lines += ["", ".. rubric:: Lessons that use it", "", *lesson_list(lessons)]
 
 
 def uses(env):

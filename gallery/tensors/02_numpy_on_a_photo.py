@@ -252,9 +252,8 @@ axes = show(2.4, **{"transpose: red": chw[0], "reshape: 'red'": scrambled[0]})
 #    :alt: On the left a grey dahlia, undistorted. On the right, behind a fine weave of rows and columns, the upper rim of the flower,
 #       three times as large.
 #
-# Now hand it over. :func:`torch.from_numpy` shares the memory; the sums of the channels agree to the last pixel. A ``uint8`` tensor wraps
-# as the array did, so the usual next step is a float from 0 to 1. And a layer that you will meet in many networks,
-# :func:`torch.nn.functional.avg_pool2d`, computes your mosaic.
+# Now hand it over. :func:`torch.from_numpy` shares the memory; the sums of the channels agree to the last pixel, and a ``uint8`` tensor
+# wraps as the array did.
 
 import torch
 
@@ -263,6 +262,17 @@ print(tuple(image.shape), image.dtype, "sums per channel:", image.sum(dim=(1, 2)
 assert image.sum(dim=(1, 2)).tolist() == flower.sum(axis=(0, 1)).tolist()
 assert image.data_ptr() == flower.ctypes.data  # not one pixel was copied
 assert torch.equal(image + 100, torch.from_numpy(chw + 100))  # PyTorch wraps, too
+
+# %%
+# Layers refuse bytes, so the usual next step is a float from 0 to 1. A layer that you will meet in many networks,
+# :func:`torch.nn.functional.avg_pool2d`, then computes your mosaic.
+
+try:
+    torch.nn.functional.avg_pool2d(image, s)
+except (RuntimeError, NotImplementedError) as error:
+    print(f"{type(error).__name__}:", error)
+else:
+    raise AssertionError("a layer took bytes")
 
 ready = image.float() / 255
 torch.testing.assert_close(ready, torch.from_numpy(np.float32(chw) / 255))

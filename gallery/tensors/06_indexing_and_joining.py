@@ -112,6 +112,10 @@ corner = y[1:3, 2:4]
 corner[0, 0] = -1
 assert y[1, 2] == -1  # written through the view
 
+apart = y[1:3, 2:4].clone()
+apart[0, 1] = -1
+assert y[1, 3] == 8  # a clone keeps the write to itself
+
 # %%
 # From this you might conclude that you cannot write through a mask. You can, as long as the mask is on the left of *one* assignment: that
 # is a different operation, :meth:`torch.Tensor.index_put_`, which writes into ``y``. Two brackets in a row first make a copy, then

@@ -101,9 +101,13 @@ row = torch.tensor([1.0, 2.0])
 row.expand(3, 2)[0].mul_(10)  # write into the first row ...
 assert row.expand(3, 2).tolist() == [[10, 20]] * 3  # ... and all three changed
 
+apart = row.expand(3, 2).clone()  # memory for all three
+apart[0].mul_(10)
+assert apart.tolist() == [[100, 200], [10, 20], [10, 20]]
+
 # %%
 # A stride of zero is legal: every row is the same two cells. Reading through it is free. Writing through it writes everywhere, which is
-# almost never what you meant; ``.clone()`` first.
+# almost never what you meant; ``.clone()`` first, as the last lines do.
 #
 # Does reshape copy?
 # ------------------

@@ -73,13 +73,18 @@ def test_a_name_known_elsewhere():
 def test_methods_written_in_c_and_chains():
     """The class of an expression is followed through calls, indices and operations."""
     code = """
+        import numpy as np
         import torch
         x = torch.zeros(2, 3)
         x.view(6).t()
         (2 * -x[0]).sum()
         "a b".split()
+        np.zeros(3).mean()
         """
     assert found(code) == {
+        "numpy": "numpy",
+        "np": "numpy",
+        "mean": "numpy.ndarray.mean",
         "torch": "torch",
         "torch.zeros": "torch.zeros",
         "view": "torch.Tensor.view",

@@ -97,12 +97,19 @@ def test_wheel_is_built_only_when_sources_change(built):
 
 
 def test_map_list_and_times(built):
-    """Map, list and table hold both lessons; titles are escaped; a line leads from the first to the second."""
+    """Map, list and table hold both lessons; titles are escaped; an arc leads from the first to the second."""
     first = built.page("index")
-    drawing = re.search(r"<svg.*?</svg>", first, flags=re.DOTALL)[0]
-    assert drawing.count("<rect") == 2
-    assert drawing.count('class="need"') == 1
-    assert "After &lt;it&gt;" in drawing
+    card = re.search(r'<nav class="course-map".*?</nav>', first, flags=re.DOTALL)[0]
+    assert card.count("<section") == 1
+    assert card.count("<circle") == card.count("<li>") == 2
+    assert card.count("<path") == 1
+    assert "After &lt;it&gt;" in card
+    rules = re.search(r"<style>\n(.*?)</style>", first, flags=re.DOTALL)[1].splitlines()
+    assert [re.findall(r"#([\w-]+)", rule) for rule in rules] == [
+        ["map-one-01-draws", "map-one-02-after"],
+        ["map-one-02-after", "map-one-01-draws"],
+    ]
+    assert "<style>\n.course-map" not in built.page("lessons/one/index")
     part = built.page("lessons/one/index")
     assert part.index("Drawing") < part.index("After")
     assert part.count("Do a thing.") == 2
