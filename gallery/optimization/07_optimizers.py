@@ -316,7 +316,7 @@ else:
 # -------------------------
 #
 # Rosenbrock's function :math:`(1-x)^2 + 100\,(y-x^2)^2` is a curved valley, steep across and nearly flat along. Each optimiser gets 100
-# gradients, and the best of eight learning rates. Torch's own classes run this time.
+# gradients, and the best of eight learning rates. Torch's own classes run now.
 
 FIELD = {
     "SGD": lambda p, lr: torch.optim.SGD(p, lr=lr),
@@ -326,7 +326,7 @@ FIELD = {
     "Adam": lambda p, lr: torch.optim.Adam(p, lr=lr),
     "AdamW": lambda p, lr: torch.optim.AdamW(p, lr=lr),
     "Muon": lambda p, lr: torch.optim.Muon(p, lr=lr),
-    "L-BFGS": lambda p, lr: torch.optim.LBFGS(p, lr=lr, line_search_fn="strong_wolfe"),
+    "L-BFGS": lambda p, lr: torch.optim.LBFGS(p, lr=lr, max_iter=5, line_search_fn="strong_wolfe"),
 }
 
 
@@ -373,7 +373,7 @@ for name, make in FIELD.items():
 print("chosen:", chosen)
 
 # %%
-# Eight walks, one map.
+# Eight maps:
 
 xs, ys = torch.meshgrid(torch.linspace(-2.2, 2.2, 150), torch.linspace(-1.2, 4.4, 150), indexing="xy")
 heights = rosenbrock(xs, ys).add(0.1).log().numpy()
@@ -395,7 +395,7 @@ for ax, (name, path) in zip(axes.flat, paths.items(), strict=True):
 # point is a matrix with one row). L-BFGS shoots out of the map once, to try, and then learns the bend.
 
 ends = {name: rosenbrock(*path[-1]).item() for name, path in paths.items()}
-assert ends["SGD"] > 3 and min(ends, key=ends.get) == "L-BFGS" and ends["L-BFGS"] < 1e-6
+assert ends["SGD"] > 3 and min(ends, key=ends.get) == "L-BFGS" and ends["L-BFGS"] < 1e-4
 assert max(ends["Nesterov"], ends["Adam"], ends["Muon"]) < 1 < ends["momentum"]
 
 # %%
@@ -469,16 +469,16 @@ for name in ("Muon", "L-BFGS"):
 assert middle[600, "SGD"][1] < middle[600, "momentum"][1] - 0.02
 
 finals = {name: middle[100, name][0] for name in FIELD}
-assert max(finals, key=finals.get) == "L-BFGS" and min(finals, key=finals.get) == "Muon"
+assert min(finals, key=finals.get) == "Muon" and finals["L-BFGS"] > 3 * finals["Adam"]
 assert finals["momentum"] > 2 * middle[100, "momentum"][2]  # the lucky rate
 
 # %%
-# With mini-batches L-BFGS falls to the last place: it reads curvature from the difference of two gradients, and now they come from
-# different images.
+# With mini-batches L-BFGS falls behind Adam. It reads curvature from the difference of two gradients, and two batches have different ones
+# anyway. (It keeps a batch for ``max_iter=5`` iterations; the default 20 would show it hardly three batches.)
 #
 # .. admonition:: From practice
 #
-#    A rate tuned on one seed is partly luck. On mini-batches, momentum's best rate did far worse on all three fresh seeds than on seed 0.
+#    A rate tuned on one seed is partly luck: see momentum on mini-batches, on seed 0 and on the others.
 #
 # The first race as a picture:
 
@@ -486,7 +486,7 @@ fig, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(6.4, 3.6))
 styles = dict(zip(FIELD, ("C0-", "C0--", "C0:", "C1--", "C1-", "C1:", "C2-", "C3-"), strict=True))
 label_at = 1.0
 for name in sorted(FIELD, key=lambda name: -results[600, name][0][0][-1]):
-    losses, _, _, seconds, _ = min(results[600, name], key=lambda run: run[3])
+    losses, seconds = results[600, name][0][0], min(run[3] for run in results[600, name])
     left.plot(losses, styles[name], linewidth=1.6)
     right.plot(torch.linspace(0, 1000 * seconds, 50), losses, styles[name], linewidth=1.6)
     label_at = min(label_at / 2.1, max(losses[-1], 1.2e-5))
@@ -496,7 +496,7 @@ left.set(xlabel="gradients", ylabel="training loss", yscale="log", ylim=(1e-5, 5
 right.set(xlabel="milliseconds")
 
 # %%
-# .. caption:: Full batches, tuned rates. Left: by gradients. Right: by the clock of the machine that built this page.
+# .. caption:: Full batches, tuned rates. Left: by gradients. Right: by this machine's clock.
 #    :alt: Two panels of falling loss curves on a logarithmic axis. Left: after 50 gradients SGD is highest, then RMSprop, Nesterov, then
 #       momentum, Adam and AdamW together; Muon and L-BFGS end far below. Right: the same curves over measured time.
 #
@@ -529,8 +529,8 @@ assert kept["L-BFGS"] > 20
 # Change something
 # ----------------
 #
-# * Give ``shrink`` a gradient of 1 instead of 0 (``torch.ones_like(p)``). Which of the two lines of Adam with L2 is lower now?
-# * In ``orthogonalise``, replace 5 by 10 rounds. Does the orange line settle at 1?
+# * Draw ``shrink(adam_l2, 1e-9)``, too. Which argument of ``adam`` holds it up at last?
+# * In ``orthogonalise``, replace 5 by 10 rounds, and give :class:`torch.optim.Muon` ``ns_steps=10``. Does the orange line settle at 1?
 #   (No: the coefficients do not converge.)
 # * Drop ``line_search_fn`` from L-BFGS in ``FIELD``. At which rate does it reach the star now?
 #
