@@ -1,5 +1,7 @@
 """The course drawn from its own lessons: the map on the first page, and lists of lessons with their pictures."""
 
+from pathlib import Path
+
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
@@ -38,16 +40,17 @@ class PartLessons(SphinxDirective):
         """Write the list as reST, so that titles and goals are translated like all text."""
         folder = self.env.docname.split("/")[1]
         part = next(part for part in self.env.app.course if part.path.name == folder)
-        lines = lesson_list(part.lessons, goals=True)
+        lines = lesson_list(Path(self.env.srcdir), part.lessons, goals=True)
         lines += [".. toctree::", "   :hidden:", "", *(f"   {lesson.path.stem}" for lesson in part.lessons)]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-def lesson_list(lessons, goals=False):
-    """Return the reST of a list of lessons, each with its first figure."""
+def lesson_list(source, lessons, goals=False):
+    """Return the reST of a list of lessons, each with its first figure; `source` is the folder of the documents, a path."""
     lines = [".. rst-class:: lesson-list", ""]
     for lesson in lessons:
-        picture = f"/lessons/{lesson.part}/images/thumb/sphx_glr_{lesson.path.stem}_thumb.png"
+        (file,) = source.glob(f"lessons/{lesson.part}/images/thumb/sphx_glr_{lesson.path.stem}_thumb.*")
+        picture = f"/{file.relative_to(source).as_posix()}"
         lines += [
             f"* .. image:: {picture}",
             "     :alt:",

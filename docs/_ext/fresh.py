@@ -62,6 +62,8 @@ def forget_stale_lessons(app):
         if facts.get("problems", True) or facts["key"] != app.sources.key(lesson.path.read_text(encoding="utf-8")):
             (target / f"{name}.py.md5").unlink(missing_ok=True)
             record.unlink(missing_ok=True)
+            for picture in (target / lesson.part / "images").rglob(f"sphx_glr_{lesson.path.stem}_*"):
+                picture.unlink()
     for path in target.glob("*/**/*"):
         stem = re.match(r"(?:sphx_glr_)?(\d\d_[a-z0-9_]+?)(?:_codeobj|_\d{3}|_thumb|\.|$)", path.name)
         if path.is_file() and stem and f"{path.relative_to(target).parts[0]}/{stem[1]}" not in lessons:

@@ -23,6 +23,7 @@ from guard.kinds import kinds_of
 from sphinx_gallery.scrapers import matplotlib_scraper
 
 SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
+MANY_PIXELS = 20_000  # a picture with more is stored as WebP
 PATIENCE = 2.0  # seconds that a lesson's processes have to end after its last line
 
 KERNEL = """
@@ -137,7 +138,16 @@ def scrape(block, block_vars, gallery_conf):
     elif ast.parse(block.content).body:
         _run["cells"] += 1
         _run["checks"] += count_checks(block.content)
-    return matplotlib_scraper(block, block_vars, gallery_conf)
+    return matplotlib_scraper(block, block_vars, gallery_conf, **_format())
+
+
+def _format():
+    """Choose how this cell's figures are stored: as PNG, a page of photographs would weigh ten megabytes."""
+    import matplotlib.pyplot as plt
+
+    figures = [plt.figure(number) for number in plt.get_fignums()]
+    pixels = [image.get_array().size for figure in figures for ax in figure.axes for image in ax.images]
+    return {"format": "webp", "pil_kwargs": {"quality": 90}} if max(pixels, default=0) > MANY_PIXELS else {}
 
 
 def _write_record(target):

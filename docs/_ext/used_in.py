@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import api_names
 from course_map import lesson_list
@@ -21,7 +22,7 @@ def add_lessons(app, what, name, obj, options, lines):
     pages = uses(app.env).get(name)
     if pages and what in ("function", "class"):
         lessons = [lesson for part in app.course for lesson in part.lessons if lesson.docname in pages]
-        lines += ["", ".. rubric:: Lessons that use it", "", *lesson_list(lessons)]
+        lines += ["", ".. rubric:: Lessons that use it", "", *lesson_list(Path(app.srcdir), lessons)]
 
 
 def uses(env):

@@ -18,6 +18,12 @@ print("drawn")
 #
 # More text.
 
+plt.imshow([[x * y % 251 for x in range(200)] for y in range(200)])
+
+# %%
+# .. caption:: A pattern.
+#    :alt: Many small squares.
+
 assert True
 """
 
@@ -52,7 +58,18 @@ def test_caption(built):
     figure = re.search(r"<figure.*?</figure>", page, flags=re.DOTALL)[0]
     assert 'alt="A straight line going up."' in figure
     assert "A line that <em>rises</em>." in figure
-    assert page.count("<figcaption") == 1
+    assert page.count("<figcaption") == 2
+
+
+def test_kind_of_picture(built):
+    """A drawing is stored as PNG, a picture of many pixels as WebP; the list of the part shows the first."""
+    page = built.page("lessons/one/01_draws")
+    assert "sphx_glr_01_draws_001.png" in page
+    assert "sphx_glr_01_draws_002.webp" in page
+    assert (built.html / "_images/sphx_glr_01_draws_002.webp").read_bytes()[8:12] == b"WEBP"
+    thumb = re.search(r"<img[^>]*lesson-thumb[^>]*>", built.page("lessons/one/index"))[0]
+    assert 'alt=""' in thumb
+    assert "sphx_glr_01_draws_thumb.png" in thumb
 
 
 def test_figure_without_caption_fails(site):
