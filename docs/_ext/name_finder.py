@@ -66,12 +66,18 @@ def spellings(full):
     here = locate(full)
     found = [
         full.removeprefix("builtins."),
-        *(spelled for spelled in shorter if here is not None and locate(spelled) is here),
+        *(spelled for spelled in shorter if here is not None and _same(locate(spelled), here)),
     ]
     own = f"{getattr(here, '__module__', None)}.{getattr(here, '__qualname__', None)}"
-    if own != full and here is not None and locate(own) is here:  # known under a name that another module gave it
+    if own != full and here is not None and _same(locate(own), here):  # known under a name that another module gave it
         found += spellings(own)
     return tuple(found)
+
+
+def _same(one, other):
+    """Say whether two objects are one: torch's compiler, once imported, puts wrappers in the place of some functions."""
+    names = [(getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)) for thing in (one, other)]
+    return one is other or (None not in names[0] and names[0] == names[1])
 
 
 def members(owner, name):

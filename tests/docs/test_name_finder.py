@@ -67,6 +67,9 @@ def test_imports():
 def test_a_name_known_elsewhere():
     """A function that another module lends its name to is found where it is described."""
     assert found("import matplotlib.pyplot as plt\nplt.style.use('x')")["plt.style.use"] == "matplotlib.style.use"
+    import torch._dynamo  # puts a wrapper in the place of torch.manual_seed
+
+    assert torch.manual_seed is not torch.random.manual_seed
     assert found("from torch.random import manual_seed\nmanual_seed(0)")["manual_seed"] == "torch.manual_seed"
 
 
