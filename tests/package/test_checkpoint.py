@@ -1040,10 +1040,20 @@ def victim(action, *args):
 
 
 def finish(pid, reports, number=None):
-    """End a victim, by a signal if one is given; what it reported that nobody has read yet, and how it ended."""
-    if number is not None:
+    """End a victim, by a signal if one is given; what it reported that nobody has read yet, and how it ended.
+
+    Python loses an exception that a signal's handler raises within a `__del__`: so the signal comes again, as a user's would.
+    """
+    ended = 0
+    while number is not None and not ended:
         os.kill(pid, number)
-    _, status = os.waitpid(pid, 0)
+        for _ in range(1000):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                break
+            time.sleep(0.002)
+    if not ended:
+        _, status = os.waitpid(pid, 0)
     with reports:
         lines = reports.read().splitlines()
     return lines, f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else lines.pop()
