@@ -14,6 +14,13 @@ def test_scrolling_blocks_can_be_reached():
     assert mend(once) == once
 
 
+def test_formulas_are_valid_html():
+    """Signs that mean something in HTML are escaped in a formula, once."""
+    mended = '<div class="math" tabindex="0">\n\\[0 &lt; a &amp;= b\\]</div>'
+    assert mend('<div class="math">\n\\[0 < a &= b\\]</div>') == mended
+    assert mend('<div class="math">\n\\[0 &lt; a &amp;= b\\]</div>') == mended
+
+
 def test_landmarks_have_names_and_corners_are_no_headers():
     """Two drawers are told apart; an empty header cell is a cell."""
     html = mend('<aside class="sidebar-drawer"></aside><aside class="toc-drawer"></aside><th></th>')

@@ -41,7 +41,7 @@ def open_page(chromium):
         page = context.new_page()
         page.requests, page.errors = [], []
         page.on("request", lambda request: page.requests.append(request.url))
-        page.on("requestfailed", lambda request: page.errors.append(f"failed: {request.url}"))
+        page.on("requestfailed", lambda request: failed(page, request))
         page.on("console", lambda message: message.type in ("error", "warning") and page.errors.append(message.text))
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         page.goto((HTML / name).as_uri())
@@ -50,3 +50,9 @@ def open_page(chromium):
     yield open_
     for context in contexts:
         context.close()
+
+
+def failed(page, request):
+    """Note a request that failed; one that the browser gave up because the test went to another page did not."""
+    if request.failure != "net::ERR_ABORTED":
+        page.errors.append(f"failed: {request.url}: {request.failure}")
