@@ -176,6 +176,8 @@ def linked(text, link_at):
                     link = None
             if part.endswith("\n"):
                 line, at = line + 1, 0
+    if link is not None:
+        yield link
 
 
 def token(kind, text):

@@ -244,8 +244,10 @@ class _Finder(ast.NodeVisitor):
             if caller and _is(caller, (MODULE,)):  # almost all modules answer with a tensor
                 return locate(ARRAYS[0])
             full = self._dotted(node.func) or ""
-            if full.startswith("numpy.") and not isinstance(locate(full), type):  # jedi is lost in numpy's stubs;
-                return locate(ARRAYS[1])  # almost all functions of numpy answer with an array
+            if full.startswith("numpy.") and not isinstance(locate(full), type):
+                return locate(
+                    ARRAYS[1]
+                )  # almost all functions of numpy answer with an array; jedi is lost in its stubs
             owner = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
             if owner and _is(owner, ARRAYS):
                 return result_of(f"{owner.__module__}.{owner.__qualname__}", node.func.attr)
