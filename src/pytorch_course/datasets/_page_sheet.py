@@ -25,7 +25,7 @@ DARK, GREY = (0.08, 0.08, 0.08), (0.55, 0.55, 0.55)
 
 @dataclass(frozen=True)
 class Face:
-    """A font file cut down to the characters of Windows' Western code page, and its measures in units of its size."""
+    """A font file cut down to the ASCII characters, and its measures in units of its size."""
 
     data: bytes
     advance: dict[str, int]  # thousandths, whole numbers as in the PDF, so that positions do not drift
