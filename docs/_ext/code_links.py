@@ -117,18 +117,22 @@ def python_of(node):
 
 
 def prelude(page):
-    """Return the imports that the examples of a module's page need not spell: what the module itself imports and defines."""
-    module = page.removeprefix("api/").replace("/", ".")
+    """Return the imports that the examples of a module's page need not spell: what its modules import and define."""
+    path = Path(page).relative_to("api") if page.startswith("api/") else None
     try:
-        source = importlib.util.find_spec(module).origin if page != module else None
-    except (AttributeError, ImportError):  # an API page about no module
+        spec = importlib.util.find_spec(".".join(path.parts)) if path else None
+    except ImportError:  # an API page about no module
+        spec = None
+    if spec is None:
         return ""
-    if source is None:
-        return ""
-    body = ast.parse(Path(source).read_text(encoding="utf-8")).body
-    lines = [ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"]
-    return "\n".join([*lines, *(f"from {module} import {name}" for name in names), ""])
+    package, lines = spec.submodule_search_locations, []
+    for file in sorted(Path(package[0]).glob("[!_]*.py")) if package else [Path(spec.origin)]:
+        module = f"{spec.name}.{file.stem}" if package else spec.name
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        lines += [ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        lines += [f"from {module} import {name}" for name in names if name[0] != "_"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def understood(folder, code, kinds):

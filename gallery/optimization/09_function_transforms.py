@@ -210,6 +210,7 @@ for _ in range(8):
 for name, path in paths.items():
     rises = sum((valley(after) > valley(before) + 1e-6).item() for before, after in zip(path, path[1:]))
     print(f"{name:<9} {len(path) - 1:3d} steps, {rises} of them uphill; still {(path[-1] - 1).norm():.2f} to go")
+    assert rises == (2 if name == "Newton" else 0)
 assert (paths["Newton"][-1] - 1).norm() < 1e-6 < 0.1 < (paths["gradient"][-1] - 1).norm()
 
 # %%

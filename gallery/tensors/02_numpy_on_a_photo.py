@@ -269,7 +269,7 @@ assert torch.equal(image + 100, torch.from_numpy(chw + 100))  # PyTorch wraps, t
 
 try:
     torch.nn.functional.avg_pool2d(image, s)
-except (RuntimeError, NotImplementedError) as error:
+except RuntimeError as error:
     print(f"{type(error).__name__}:", error)
 else:
     raise AssertionError("a layer took bytes")

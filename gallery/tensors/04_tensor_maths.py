@@ -400,7 +400,8 @@ assert bytes_.sum() == 300  # a sum is made in int64
 
 # %%
 # A trailing underscore means :term:`in place`: the method writes its result into the tensor itself. There the dtype is
-# fixed, so nothing can be promoted. Functions whose answer is a fraction refuse integers altogether.
+# fixed, so nothing can be promoted. Functions whose answer is a fraction refuse integers altogether. Both kinds of error below are a
+# ``RuntimeError`` to Python.
 
 counts = torch.tensor([1, 2])
 assert counts.add_(1) is counts and counts.tolist() == [2, 3]
@@ -410,7 +411,7 @@ assert counts.tolist() == [2, 3]  # no underscore, no change
 for attempt in (lambda: counts.add_(0.5), lambda: counts.div_(2), counts.mean, counts.std):
     try:
         attempt()
-    except RuntimeError as error:  # NotImplementedError is a RuntimeError
+    except RuntimeError as error:
         print(f"{type(error).__name__}: {str(error).split('.')[0]}")
     else:
         raise AssertionError("an integer tensor took a fraction")

@@ -12,7 +12,7 @@ from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 ALLOWED = {
     "matplotlib", "numpy", "pandas", "pytorch_course", "sklearn", "torch", "torchmetrics", "torchvision",
 } | set(sys.stdlib_module_names)  # fmt: skip
-FORBIDDEN = (
+FORBIDDEN = (  # what no lesson may contain: it hides a danger or a warning, or waits for a window
     "weights_only=False",
     "add_safe_globals",
     'filterwarnings("ignore")',

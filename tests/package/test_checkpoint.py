@@ -538,6 +538,7 @@ def tiny_disk(folder, size):
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        # Only root may mount. Elsewhere the limit on a file's size, tested above, stands in for a full disk.
         pytest.skip("mounting a small disk needs more rights")
     try:
         yield folder
