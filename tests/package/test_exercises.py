@@ -150,7 +150,7 @@ def test_small_tensors_stand_side_by_side(capsys):
     assert capsys.readouterr().out.splitlines()[1:] == [
         "    yours       expected",
         "    [[1. 2.]    [[1. 2.]",
-        "     [9. 4.]]   [3. 4.]]",
+        "     [9. 4.]]    [3. 4.]]",
     ]
     expect(torch.zeros(25), torch.ones(25))
     assert len(capsys.readouterr().out.splitlines()) == 1
