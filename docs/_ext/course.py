@@ -8,8 +8,13 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import dedent
 
 LIBRARIES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn", "sphinx-gallery", "myst-nb")
+
+OPTIONS = {"needs", "data", "keywords", "thumbnail"}
+MARK = "### BEGIN SOLUTION"
+SOLUTION = re.compile(rf"^([ \t]*){MARK}\n(.*?)^[ \t]*### END SOLUTION$", flags=re.M | re.S)
 
 
 class CourseError(Exception):
@@ -26,6 +31,8 @@ class Lesson:
     goal: str
     needs: tuple[str, ...]
     data: str
+    keywords: str = ""
+    thumbnail: int = 1
 
     @property
     def part(self) -> str:
@@ -71,10 +78,34 @@ def read_lesson(path: Path) -> Lesson:
     directive = re.search(r"^\.\. lesson::\n((?:   .*\n?)+)", body, flags=re.MULTILINE)
     if directive is None or not goal or goal.startswith(".."):
         raise CourseError(f"{path}: after the title come one paragraph, the goal, and the directive '.. lesson::'")
-    options = dict(re.findall(r"^   :(\w+):[ \t]*(.*)$", directive[1], flags=re.MULTILINE))
-    if set(options) != {"needs", "data"} or not options["data"]:
-        raise CourseError(f"{path}: '.. lesson::' has the options :needs: and :data:, not {sorted(options)}")
-    return Lesson(path, int(match[1]), title.strip(), goal, tuple(options["needs"].split()), options["data"].strip())
+    found = re.findall(r"^   :(\w+):((?:.*)(?:\n      .*)*)", directive[1], flags=re.M)
+    options = {name: " ".join(value.split()) for name, value in found}
+    if not {"needs", "data"} <= options.keys() <= OPTIONS or not options["data"]:
+        raise CourseError(f"{path}: '.. lesson::' has the options {sorted(OPTIONS)}, not {sorted(options)}")
+    number = options.get("thumbnail", "1")
+    if not number.isdecimal():
+        raise CourseError(f"{path}: :thumbnail: is the number of a figure, counted from 1, not {number!r}")
+    needs, keywords = tuple(options["needs"].split()), options.get("keywords", "")
+    return Lesson(path, int(match[1]), title.strip(), goal, needs, options["data"], keywords, int(number))
+
+
+def stub(code: str) -> str:
+    """Return a cell as the reader gets it: each solution is an exception to replace, or ``...`` for a guess."""
+    return SOLUTION.sub(lambda match: _beginning(match[1], match[2]), code)
+
+
+def _beginning(indent: str, solution: str) -> str:
+    body = ast.parse(dedent(solution)).body
+    if not indent and all(isinstance(node, ast.Assign) for node in body):
+        inner = [node for statement in body for node in ast.walk(statement)]
+        names = [node.id for node in inner if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+        return "\n".join(f"{name} = ..." for name in dict.fromkeys(names))
+    return f"{indent}raise NotImplementedError  # your code"
+
+
+def solutions(code: str) -> str:
+    """Return what stands between a cell's markers."""
+    return "\n\n".join(dedent(match[2]).strip() for match in SOLUTION.finditer(code))
 
 
 def read_course(gallery: Path, parts: list[str]) -> tuple[Part, ...]:

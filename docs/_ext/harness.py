@@ -5,8 +5,10 @@ The record lies beside the lesson's generated page as ``NN_name.record.json``.
 """
 
 import ast
+import contextlib
 import ctypes
 import importlib.util
+import io
 import json
 import os
 import random
@@ -17,13 +19,15 @@ import warnings
 from pathlib import Path
 
 import psutil
-from course import Sources
+from course import MARK, Sources, read_lesson, stub
 from guard import sitecustomize as guard
 from guard.kinds import kinds_of
 from sphinx_gallery.scrapers import matplotlib_scraper
+from sphinx_gallery.utils import scale_image
 
 SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
 MANY_PIXELS = 20_000  # a picture with more is stored as WebP
+STRICT = "PYTORCH_COURSE_STRICT"  # where it is set, a wrong answer to an exercise raises
 PATIENCE = 2.0  # seconds that a lesson's processes have to end after its last line
 
 KERNEL = """
@@ -49,6 +53,7 @@ def setup(app):
     kinds.mkdir(exist_ok=True)
     os.environ["BOOK_KINDS"] = str(kinds)
     os.environ["BOOK_GUARD"] = "network"
+    os.environ[STRICT] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(Path(guard.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -64,7 +69,7 @@ def count_checks(code):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
         name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-        checks += isinstance(node, ast.Assert) or name.startswith("assert_")
+        checks += isinstance(node, ast.Assert) or name == "expect" or name.startswith("assert_")
         queue += ast.iter_child_nodes(node)
     return checks
 
@@ -105,6 +110,7 @@ def reset(gallery_conf, fname, when):
             cells=0,
             checks=0,
             kinds=[],
+            exercises=[],
             problems=[],
             state=global_state(),
             children=_children(),
@@ -116,6 +122,8 @@ def reset(gallery_conf, fname, when):
         guard.be_strict()
         _run["started"] = _run["ended"] = time.perf_counter()
         return
+    if _run["target"] is not None and not _run["problems"]:
+        _run["problems"] += [*_stub_problems(), *_thumbnail_problems(gallery_conf["thumbnail_size"])]
     warnings.filters[:] = _run["filters"]
     new = sorted(path.name for path in _files(gallery_conf) - _run["files"])
     if new:
@@ -130,6 +138,9 @@ def scrape(block, block_vars, gallery_conf):
     _run["ended"] = time.perf_counter()
     target = Path(block_vars["target_file"])
     _run.update(target=target, source=Path(block_vars["src_file"]))
+    _run["globals"] = block_vars["example_globals"]
+    if MARK in block.content or _run["exercises"]:
+        _run["exercises"].append(block)
     _run["kinds"].append(kinds_of(block_vars["example_globals"]))
     if Path.cwd() != _run["source"].resolve().parent:  # where Sphinx-Gallery starts each cell
         _run["problems"].append("changed the working directory and did not put it back")
@@ -148,6 +159,40 @@ def _format():
     figures = [plt.figure(number) for number in plt.get_fignums()]
     pixels = [image.get_array().size for figure in figures for ax in figure.axes for image in ax.images]
     return {"format": "webp", "pil_kwargs": {"quality": 90}} if max(pixels, default=0) > MANY_PIXELS else {}
+
+
+def _stub_problems():
+    """Run the exercises as the reader first does, without answers: only `expect` may meet what is not written yet."""
+    del os.environ[STRICT]
+    try:
+        for block in _run["exercises"]:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(stub(block.content), str(_run["source"]), "exec"), _run["globals"])
+    except Exception as error:
+        how = f"{type(error).__name__}: {error}".rstrip(": ")
+        return [
+            f"the cell at line {block.lineno} stops the script of a reader who has not answered yet ({how}); "
+            "call what is still a stub inside expect: expect(lambda: ..., right)"
+        ]
+    finally:
+        os.environ[STRICT] = "1"
+        sys.modules["matplotlib.pyplot"].close("all")
+    return []
+
+
+def _thumbnail_problems(size):
+    """Put the figure that the lesson chose for lists in the place of the first."""
+    number = read_lesson(_run["source"]).thumbnail
+    images, stem = _run["target"].parent / "images", f"sphx_glr_{_run['target'].stem}"
+    figure = next(images.glob(f"{stem}_{number:03}.*"), None)
+    if number == 1:
+        return []
+    if figure is None:
+        return [f"draws no figure {number}, which ':thumbnail:' names"]
+    for first in images.glob(f"thumb/{stem}_thumb.*"):
+        first.unlink()
+    scale_image(figure, images / "thumb" / f"{stem}_thumb{figure.suffix}", *size)
+    return []
 
 
 def _write_record(target):

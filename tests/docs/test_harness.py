@@ -4,7 +4,7 @@ import pytest
 from harness import count_checks
 
 BAD = {
-    "02_warns": ("import warnings; warnings.warn('careful')", "cell 1 (line 15) raised an exception"),
+    "02_warns": ("import warnings; warnings.warn('careful')", "cell 1 (line 16) raised an exception"),
     "03_network": (
         "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\nexcept OSError:\n    pass",
         "asked for the network",
@@ -18,7 +18,7 @@ BAD = {
         "left a process running: sleep 61",
     ),
     "06_empty": ("# nothing but a comment", "was not run"),
-    "07_raises": ("x = 1\n\n# %%\n# More text\n\nx / 0", "cell 2 (line 20) raised an exception"),
+    "07_raises": ("x = 1\n\n# %%\n# More text\n\nx / 0", "cell 2 (line 21) raised an exception"),
     "08_folder": ("import os, tempfile\nos.chdir(tempfile.gettempdir())", "changed the working directory"),
     "09_style": ("import matplotlib\nmatplotlib.rcParams['lines.linewidth'] = 9", "rcParams (lines.linewidth)"),
     "10_environment": ("import os\nos.environ['A_LEAK'] = '1'", "environment (A_LEAK)"),
