@@ -78,7 +78,7 @@ def read_lesson(path: Path) -> Lesson:
     directive = re.search(r"^\.\. lesson::\n((?:   .*\n?)+)", body, flags=re.MULTILINE)
     if directive is None or not goal or goal.startswith(".."):
         raise CourseError(f"{path}: after the title come one paragraph, the goal, and the directive '.. lesson::'")
-    found = re.findall(r"^   :(\w+):((?:.*)(?:\n      .*)*)", directive[1], flags=re.M)
+    found = re.findall(r"^   :(\w+):((?:.*)(?:\n    +.*)*)", directive[1], flags=re.M)
     options = {name: " ".join(value.split()) for name, value in found}
     if not {"needs", "data"} <= options.keys() <= OPTIONS or not options["data"]:
         raise CourseError(f"{path}: '.. lesson::' has the options {sorted(OPTIONS)}, not {sorted(options)}")
@@ -110,7 +110,7 @@ def solutions(code: str) -> str:
 
 def read_course(gallery: Path, parts: list[str]) -> tuple[Part, ...]:
     """Read every part in the given order; a file or folder outside the order is an error."""
-    folders = {path.name for path in gallery.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {path.name for path in gallery.iterdir() if path.is_dir() and path.name[0] not in "._"}
     if folders != set(parts):
         wrong = sorted(folders ^ set(parts))
         raise CourseError(f"{gallery}: folders and the list of parts in conf.py differ in {', '.join(wrong)}")
