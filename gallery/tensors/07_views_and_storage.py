@@ -243,8 +243,8 @@ for ax, image, name in zip(axes, (right, wrong), ("permute", "reshape")):
 # And resize?
 # -----------
 #
-# What you expect: a third name for the same. What happens: three functions have it, and each does something else. NumPy's function fills up by
-# repeating the data. The method of the same name on tensors is deprecated; like ``reshape``, it shares memory or copies.
+# What you expect: a third name for the same. What happens: three functions have it, and each does something else. NumPy's function
+# fills up by repeating the data. The method of the same name on tensors is deprecated; like ``reshape``, it shares memory or copies.
 
 import numpy as np
 
