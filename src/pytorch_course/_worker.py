@@ -3,7 +3,6 @@
 It imports torch only when the function it runs does, so a rank that needs no torch starts in a tenth of a second.
 """
 
-import contextlib
 import faulthandler
 import gc
 import json
@@ -37,18 +36,10 @@ def main(place: Path, parent: int) -> None:
     faulthandler.enable(all_threads=False)
     stack = os.open(place / STACK, os.O_WRONLY | os.O_CREAT, 0o600)
     faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)  # the parent asks where a late rank is
-    if not run(folder / CALL, place):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # a broken group may hang in its destructors, and everything worth knowing is written
-
-
-def run(call: Path, place: Path) -> bool:
-    """Run a pickled call, leave its result or its error in the folder `place`, and return whether it is a result."""
     stage = "could not read the function and its arguments"
     gc.disable()  # importing torch makes objects that stay; to look through them takes nearly half of a rank's time
     try:
-        fn, args, kwargs = cloudpickle.loads(call.read_bytes())
+        fn, args, kwargs = cloudpickle.loads((folder / CALL).read_bytes())
         gc.freeze()
         gc.enable()
         stage = "raised"
@@ -57,8 +48,7 @@ def run(call: Path, place: Path) -> bool:
         _write(place / RESULT, cloudpickle.dumps(value))
     except BaseException as error:  # SystemExit too: leaving early is no result
         _write(place / ERROR, json.dumps(_describe(stage, error)).encode())
-        return False
-    return True
+        os._exit(1)  # a broken group may hang in its destructors, and everything worth knowing is written
 
 
 def _describe(stage: str, error: BaseException) -> dict[str, Any]:
@@ -84,9 +74,7 @@ def _watch(folder: Path, parent: int) -> None:
     while os.getppid() == parent and folder.exists():
         time.sleep(WATCH)
     shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

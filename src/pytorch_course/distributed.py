@@ -43,13 +43,7 @@ _joined = itertools.count()  # every group that this process joins gets a store 
 
 
 class LaunchError(RuntimeError):
-    """A process that :func:`launch` started failed.
-
-    Attributes
-    ----------
-    rank : int or None
-        The rank that failed first; None if no single one is to blame.
-    """
+    """A process that :func:`launch` started failed; ``rank`` failed first, None if no single one is to blame."""
 
     def __init__(self, message: str, rank: int | None = None) -> None:
         super().__init__(message)
@@ -202,9 +196,9 @@ def _announced() -> tuple[int, ...]:
     rank, size = os.environ["RANK"], os.environ.get("WORLD_SIZE", "")
     values = [os.environ.get(name, default) for name, default in zip(names, (rank, size, rank, size, "0"), strict=True)]
     if not all(map(str.isdecimal, values)) or not int(rank) < int(size):
-        found = ", ".join(f"{name}={value!r}" for name, value in zip(names, values, strict=True))
         raise RuntimeError(
-            f"RANK announces a group, but the environment has {found}, expected whole numbers and a rank below "
+            f"RANK announces a group, but the environment has {dict(zip(names, values, strict=True))}, "
+            "expected whole numbers and a rank below "
             "WORLD_SIZE: start the program with torchrun or launch, or unset RANK to run it alone"
         )
     return tuple(map(int, values))
@@ -213,17 +207,13 @@ def _announced() -> tuple[int, ...]:
 def _device(device: str | torch.device | None, local_rank: int, local_size: int) -> torch.device:
     """Choose the device of a local rank."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device is None:
-        return torch.device("cuda", local_rank) if gpus >= local_size else _CPU
-    device = torch.device(device)
-    if device.type != "cuda":
-        return device
-    if gpus < local_size:
+    device = torch.device(device or ("cuda" if gpus >= local_size else "cpu"))
+    if device.type == "cuda" and gpus < local_size:
         raise RuntimeError(
             f"device is 'cuda' for {local_size} ranks, but torch finds {gpus} GPUs here, and each rank needs one: "
             "pass device='cpu' or leave it out"
         )
-    return torch.device("cuda", local_rank) if device.index is None else device
+    return torch.device("cuda", local_rank) if device == torch.device("cuda") else device
 
 
 def _join(device: torch.device, rank: int, size: int, restarts: int, timeout: timedelta) -> None:
@@ -235,17 +225,16 @@ def _join(device: torch.device, rank: int, size: int, restarts: int, timeout: ti
         torch.cuda.set_device(device)
         backend, bound = "nccl", device
     run, name = os.environ.get("TORCHELASTIC_RUN_ID", ""), f"restart-{restarts}-group-{next(_joined)}"
-    store: Store
     try:
         if run.startswith(RUN):  # all ranks are on this machine, and a file needs no port
-            store = FileStore(str(Path(run.removeprefix(RUN), name)), size)
+            store: Store = FileStore(str(Path(run.removeprefix(RUN), name)), size)
         else:
             store = PrefixStore(name, next(rendezvous("env://", timeout=timeout))[0])
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=bound)
     except RuntimeError as error:
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RuntimeError(
-            f"rank {rank} of {size} could not join the group at {place} within {timeout.total_seconds():g} s, "
+            f"rank {rank} of {size} could not join the group at {os.environ.get('MASTER_ADDR')}:"
+            f"{os.environ.get('MASTER_PORT')} within {timeout.total_seconds():g} s, "
             f"do all {size} ranks enter world()? {str(error).splitlines()[0]}"
         ) from error
 
@@ -451,17 +440,13 @@ def _wait(ranks: list[_Rank], deadline: float, caught: list[int]) -> None:
                 rank.kill()  # what it left running; later its number may belong to somebody else
                 rank.end = _end(rank.place, code)
                 deadline = min(deadline, time.monotonic() + patience[rank.end.weight])
-    if not caught and not any(rank.end and rank.end.weight < CONSEQUENCE for rank in ranks):
-        _ask_where([rank for rank in ranks if rank.end is None])
-
-
-def _ask_where(ranks: list[_Rank]) -> None:
-    """Have ranks write down the line they are at."""
-    ready = [rank for rank in ranks if (rank.place / _worker.STACK).exists()]  # the others do not know the signal yet
-    for rank in ready:
-        rank.process.send_signal(signal.SIGUSR1)
+    if caught or any(rank.end and rank.end.weight < CONSEQUENCE for rank in ranks):
+        return
+    late = [rank for rank in ranks if rank.end is None and (rank.place / _worker.STACK).exists()]  # it knows the signal
+    for rank in late:
+        rank.process.send_signal(signal.SIGUSR1)  # have it write down the line it is at
     limit = time.monotonic() + 1
-    while time.monotonic() < limit and not all(_lines(rank.place / _worker.STACK) for rank in ready):
+    while time.monotonic() < limit and not all(_lines(rank.place / _worker.STACK) for rank in late):
         time.sleep(POLL)
 
 
@@ -475,9 +460,7 @@ def _end(place: Path, code: int) -> _End:
         return _End(f"was killed by {name}", CONSEQUENCE if code == -signal.SIGABRT else LIKELY)
     if not (place / _worker.RESULT).exists():
         return _End(f"ended with exit code {code} before it returned", LIKELY)
-    if code:
-        return _End(f"returned, and then ended with exit code {code}", LIKELY)
-    return _End("returned", INNOCENT)
+    return _End(f"returned, and then ended with exit code {code}", LIKELY) if code else _End("returned", INNOCENT)
 
 
 def _explain(ranks: list[_Rank], attempt: int, timeout: float) -> LaunchError | None:
@@ -485,15 +468,14 @@ def _explain(ranks: list[_Rank], attempt: int, timeout: float) -> LaunchError | 
     ends = [rank.end or _End("was still running", INNOCENT) for rank in ranks]
     running = [number for number, rank in enumerate(ranks) if rank.end is None]
     worst = min(ends, key=lambda end: (end.weight, end.when))
-    blamed: int | None
     if worst.weight < INNOCENT:
         # Ranks that fail alike fail together: name the first, so that the same mistake reads the same every time.
-        blamed = next(number for number, end in enumerate(ends) if end.text == worst.text)
-        named, detail, again = [blamed], ends[blamed].traceback, f" (attempt {attempt + 1})" if attempt else ""
-        parts = [f"rank {blamed} of {len(ranks)}{again} {worst.text}"]
+        first = next(number for number, end in enumerate(ends) if end.text == worst.text)
+        named, detail, again = [first], ends[first].traceback, f" (attempt {attempt + 1})" if attempt else ""
+        parts = [f"rank {first} of {len(ranks)}{again} {worst.text}"]
     elif running:
-        blamed, named, detail = running[0] if len(running) == 1 else None, running, ""
-        who = f"rank {blamed} was" if len(running) == 1 else f"ranks {', '.join(map(str, running))} were"
+        named, detail = running, ""
+        who = f"rank {running[0]} was" if len(running) == 1 else f"ranks {', '.join(map(str, running))} were"
         parts = [f"{who} still running after {timeout:g} s, and all {len(ranks)} ranks were killed"]
     else:
         return None
@@ -502,15 +484,12 @@ def _explain(ranks: list[_Rank], attempt: int, timeout: float) -> LaunchError | 
             parts.append(f"rank {number} {'lost contact with another rank' if LOST.search(end.text) else end.text}")
     parts += [f"rank {number} was at\n{where}" for number in running if (where := _where(ranks[number].place))]
     parts.append(detail or "\n\n".join(map(_last_output, ranks)))
-    return LaunchError("\n\n".join(parts), blamed)
+    return LaunchError("\n\n".join(parts), named[0] if len(named) == 1 else None)
 
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file, none if it is not there."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def _where(place: Path) -> str:

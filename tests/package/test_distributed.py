@@ -304,10 +304,9 @@ def test_what_a_finished_rank_left_running_is_killed():
         assert_dead(pid)
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_a_rank_that_ends_early_ends_the_others_at_once(code):
-    error = failure_of(lambda: os._exit(code) if os.environ["RANK"] == "1" else time.sleep(600), timeout=20)
-    assert str(error).startswith(f"rank 1 of 2 ended with exit code {code} before it returned")
+def test_a_rank_that_ends_early_ends_the_others_at_once():
+    error = failure_of(lambda: os._exit(0) if os.environ["RANK"] == "1" else time.sleep(600), timeout=20)
+    assert str(error).startswith("rank 1 of 2 ended with exit code 0 before it returned")
 
 
 def test_ranks_of_an_inner_launch_end_with_the_outer_one(tmp_path):
@@ -398,12 +397,12 @@ def test_who_is_to_blame(tmp_path):
     assert told((None, None), (1, lost)) == (1, f"rank 1 of 2 {lost}\n\nrank 0 was still running\n\nT")
 
 
-@pytest.mark.parametrize("patience", [0.1, 0.5])
-def test_a_rank_that_lost_contact_waits_for_the_one_that_knows_why(monkeypatch, patience):
+@pytest.mark.parametrize(("patience", "seconds"), [(5, 2), (0.5, 600)])
+def test_a_rank_that_lost_contact_waits_for_the_one_that_knows_why(monkeypatch, patience, seconds):
     monkeypatch.setattr(distributed, "PATIENCE", patience)
 
     def elsewhere():
-        time.sleep(3)
+        time.sleep(seconds)
         raise ValueError("slow to die")
 
     def work():
@@ -411,12 +410,12 @@ def test_a_rank_that_lost_contact_waits_for_the_one_that_knows_why(monkeypatch, 
             elsewhere()
         raise RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer")
 
-    error = failure_of(work)
-    if patience == 0.5:
-        assert str(error).startswith("rank 1 of 2 raised ValueError: slow to die\n\nrank 0 lost contact with another")
+    error = str(failure_of(work))
+    if seconds == 2:
+        assert error.startswith("rank 1 of 2 raised ValueError: slow to die\n\nrank 0 lost contact with another rank")
     else:
-        assert str(error).startswith("rank 0 of 2 raised RuntimeError: [gloo/transport/tcp/pair.cc:1] Connection")
-        assert "rank 1 was still running\n\nrank 1 was at\n" in str(error) and "in elsewhere" in str(error)
+        assert error.startswith("rank 0 of 2 raised RuntimeError: [gloo/transport/tcp/pair.cc:1] Connection closed")
+        assert "rank 1 was still running\n\nrank 1 was at\n" in error and "in elsewhere" in error
 
 
 def interrupt(number):
@@ -536,10 +535,13 @@ def test_world_joins_an_announced_group_and_leaves_it_whatever_happens(monkeypat
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"WORLD_SIZE": ""}, "RANK announces a group, but the environment has RANK='0', WORLD_SIZE='', LOCAL_RANK"),
-        ({"RANK": "first"}, "RANK='first'"),
-        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK='-1', .* expected whole numbers and a rank below WORLD_SIZE"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK='2', WORLD_SIZE='2'"),
+        (
+            {"WORLD_SIZE": ""},
+            "RANK announces a group, but the environment has {'RANK': '0', 'WORLD_SIZE': '', 'LOCAL_RANK'",
+        ),
+        ({"RANK": "first"}, "'RANK': 'first'"),
+        ({"LOCAL_RANK": "-1"}, "'LOCAL_RANK': '-1', .* expected whole numbers and a rank below WORLD_SIZE"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "'RANK': '2', 'WORLD_SIZE': '2'"),
     ],
 )
 def test_half_an_announcement_is_refused(monkeypatch, variables, message):
