@@ -196,7 +196,8 @@ def overlay(
     ax.legend(handles=patches, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.set_axis_off()
     # The first run of the layout does not know yet how far the legend moves with the picture; the next one does.
-    ax.figure.draw_without_rendering()
+    if (figure := ax.get_figure(root=True)) is not None:
+        figure.draw_without_rendering()
     return ax
 
 

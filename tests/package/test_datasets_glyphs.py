@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytorch_course.datasets.glyphs import FONTS, _atlas, glyphs
+from pytorch_course.datasets import FONTS, glyphs
+from pytorch_course.datasets._glyphs import _atlas
 
 LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 GREEK = "αβγδεζηθικλμνξοπρστυφχψω"
@@ -47,7 +48,7 @@ def test_classes_are_about_equally_frequent() -> None:
 def test_clean_pictures_are_the_atlas_itself() -> None:
     """Without distortion, each picture is one of its label's own drawings: label and picture cannot come apart."""
     images, labels = glyphs(200, classes=LATIN[:10], distortion=0).tensors
-    atlas, first, count = _atlas(LATIN[:10], 28, FONTS)
+    atlas, first, count = _atlas(tuple(LATIN[:10]), 28, FONTS)
     small = torch.nn.functional.interpolate(atlas, 28, mode="bilinear", antialias=False)
     gap = (images.float().unsqueeze(1) / 255 - small).abs().amax((2, 3, 4))
     best = gap.argmin(1)
@@ -66,7 +67,7 @@ def test_labels_survive_distortion() -> None:
 
 @pytest.mark.parametrize("alphabet", [LATIN, GREEK, CYRILLIC, "אבגדהוזחטיכלמנסעפצקרשת", "ابتثجحخدذرزسش", "+-×÷=?!"])
 def test_every_drawing_has_ink_and_keeps_off_the_edge(alphabet: str) -> None:
-    atlas, first, count = _atlas(alphabet, 28, FONTS)
+    atlas, first, count = _atlas(tuple(alphabet), 28, FONTS)
     assert len(atlas) == count.sum() == first[-1] + count[-1]
     assert atlas.flatten(1).max(1).values.min() > 0.5
     edge = torch.cat([atlas[..., 0, :], atlas[..., -1, :], atlas[..., 0], atlas[..., -1]], -1)
@@ -77,7 +78,7 @@ def test_every_drawing_has_ink_and_keeps_off_the_edge(alphabet: str) -> None:
 
 
 def test_drawings_of_different_letters_differ() -> None:
-    atlas, _, count = _atlas(GREEK, 28, FONTS[:1])
+    atlas, _, count = _atlas(tuple(GREEK), 28, FONTS[:1])
     assert count.tolist() == [1] * len(GREEK)
     assert len(torch.unique(atlas.flatten(1), dim=0)) == len(GREEK)
 
@@ -85,7 +86,7 @@ def test_drawings_of_different_letters_differ() -> None:
 def test_fonts_can_be_held_out() -> None:
     some, others = glyphs(100, fonts=FONTS[:4]).tensors[0], glyphs(100, fonts=FONTS[4:8]).tensors[0]
     assert not torch.equal(some, others)
-    _, _, count = _atlas("aα", 28, ("cmr10", "DejaVuSans"))
+    _, _, count = _atlas(("a", "α"), 28, ("cmr10", "DejaVuSans"))
     assert count.tolist() == [2, 1]  # Computer Modern has no alpha under that code
 
 
@@ -99,13 +100,14 @@ def test_distortion_grows() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n": -1}, "n=-1"),
-        ({"size": 7}, "size=7"),
-        ({"distortion": -0.1}, "distortion=-0.1"),
-        ({"distortion": 3.1}, "distortion=3.1"),
-        ({"distortion": float("nan")}, "distortion=nan"),
+        ({"n": -1}, "n is -1"),
+        ({"size": 7}, "size is 7"),
+        ({"distortion": -0.1}, "distortion is -0.1"),
+        ({"distortion": 3.1}, "distortion is 3.1"),
+        ({"distortion": float("nan")}, "distortion is nan"),
         ({"classes": ""}, "classes is ''"),
         ({"classes": "aba"}, "none twice"),
+        ({"classes": ["a", "bc"]}, "single characters"),
         ({"classes": "a中"}, "'中'"),
         ({"classes": "a\u200b"}, "u200b"),
         ({"classes": "a "}, r"\[' '\]"),
@@ -118,6 +120,12 @@ def test_distortion_grows() -> None:
 def test_bad_arguments_are_named(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         glyphs(**{"n": 1, **kwargs})
+
+
+def test_classes_may_be_a_list() -> None:
+    some, same = glyphs(20, classes=["x", "y", "z"]), glyphs(20, classes="xyz")
+    assert some.classes == same.classes == ("x", "y", "z")
+    assert torch.equal(some.tensors[0], same.tensors[0])
 
 
 def test_none_at_all() -> None:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytorch_course.datasets.shapes import SHAPES, _draw, _keep, shapes
+from pytorch_course.datasets import shapes
+from pytorch_course.datasets._shapes import SHAPES, _draw, _keep
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)
@@ -115,9 +116,9 @@ def test_numbers_and_classes_vary_and_the_global_generator_stays() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n": -1}, "n=-1"),
-        ({"size": 15}, "size=15"),
-        ({"max_objects": 0}, "max_objects=0"),
+        ({"n": -1}, "n is -1"),
+        ({"size": 15}, "size is 15"),
+        ({"max_objects": 0}, "max_objects is 0"),
         ({"classes": []}, "classes is"),
         ({"classes": ["star"]}, "star"),
         ({"classes": ["ring", "ring"]}, "each once"),

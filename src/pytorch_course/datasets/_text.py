@@ -8,9 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
-
-from pytorch_course.datasets.samples import TextSamples
 
 LIBRARIES = {
     "torch": "autograd distributions fft fx linalg nn nn.functional nn.init nn.utils optim optim.lr_scheduler special",
@@ -25,15 +22,14 @@ _RUN = 8
 _CHANGING = {"numpy.sinc"}  # SciPy replaces its docstring when somebody imports it
 
 
-def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None = None) -> TextSamples:
+def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None = None) -> list[tuple[str, int]]:
     """Collect the docstrings of libraries, labelled by library: a text classification that needs no download.
 
     Public functions, classes, and what a class defines itself are read, so an inherited docstring does not come again.
     Libraries also copy docstrings with small changes. So one stays only if at least half of its runs of eight words have
     not occurred before, in any library. Docstrings of under eight words are left out.
 
-    The texts depend on the installed versions, and so does any accuracy you reach: print
-    :func:`pytorch_course.datasets.text.fingerprint` beside it.
+    The texts depend on the installed versions, and so does any accuracy you reach.
 
     Parameters
     ----------
@@ -45,8 +41,8 @@ def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None
 
     Returns
     -------
-    TextSamples
-        ``text``; ``object``, the class or function it belongs to; ``label`` int64, the position in `packages`.
+    list of tuple of (str, int)
+        Pairs of a text and its label, the position in `packages`.
 
     Raises
     ------
@@ -55,16 +51,9 @@ def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None
 
     Examples
     --------
-    >>> data = docstrings(["numpy", "torch"])
-    >>> data
-    docstrings: ... samples
-      text     text, ... characters
-      object   text, ... characters
-      label    int64, 0 to 1
-      classes  numpy, torch
-    >>> row = data.columns["object"].index("torch.matmul")
-    >>> data[row][0].splitlines()[0]
-    'matmul(input, other, *, out=None) -> Tensor'
+    >>> text, label = docstrings(["numpy", "torch"])[-1]
+    >>> len(text.split()) >= 8, label
+    (True, 1)
     """
     if not packages or set(packages) - set(LIBRARIES) or len(set(packages)) < len(packages):
         raise ValueError(f"packages is {packages}, expected names out of {', '.join(LIBRARIES)}, each once")
@@ -76,18 +65,15 @@ def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None
             if runs and len(runs - known) >= len(runs) / 2:
                 known |= runs
                 if train is None or train != _held_out(name):
-                    rows.append((text, name, label))
-    texts, objects, labels = zip(*rows, strict=True)
-    return TextSamples(
-        "docstrings", {"text": texts, "object": objects}, {"label": torch.tensor(labels)}, classes=packages
-    )
+                    rows.append((text, label))
+    return rows
 
 
 def topics() -> str:
     """Read Python's help pages on the language: half a million characters of English, to model letter by letter.
 
     They are what ``help("WITH")`` prints, one page after the other in the order of their names. They change with Python's
-    version: print :func:`pytorch_course.datasets.text.fingerprint` beside a result.
+    version.
 
     Returns
     -------
@@ -103,32 +89,6 @@ def topics() -> str:
     from pydoc_data.topics import topics as pages
 
     return "\n\n".join(pages[name].strip() for name in sorted(pages)) + "\n"
-
-
-def fingerprint(corpus: str | TextSamples) -> str:
-    """Hash a corpus, to tell whether two results come from the same text.
-
-    Parameters
-    ----------
-    corpus : str or TextSamples
-        A text, or samples whose columns are all hashed in order.
-
-    Returns
-    -------
-    str
-        SHA-256 in 64 hexadecimal digits.
-
-    Examples
-    --------
-    >>> fingerprint("abc")[:16]
-    'ba7816bf8f01cfea'
-    """
-    if isinstance(corpus, str):
-        return hashlib.sha256(corpus.encode()).hexdigest()
-    parts = [
-        repr(column.tolist() if isinstance(column, torch.Tensor) else column) for column in corpus.columns.values()
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _walk(package: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from math import pi, sqrt
 
 import torch
 
-from pytorch_course.datasets.samples import Samples
+from pytorch_course.datasets._samples import Samples, at_least
 from pytorch_course.rng import keyed
 
 # Whether a point lies inside the shape that fits a circle of radius 1 around (0, 0).
@@ -74,8 +74,7 @@ def shapes(
     >>> image, mask, box, label, count = data[7]
     >>> target = {"boxes": box[:count], "labels": label[:count] + 1, "masks": mask[:count]}  # as torchvision wants it
     """
-    if n < 0 or size < 16 or max_objects < 1:
-        raise ValueError(f"need n >= 0, size >= 16, max_objects >= 1, but got {n=}, {size=}, {max_objects=}")
+    at_least(n=(n, 0), size=(size, 16), max_objects=(max_objects, 1))
     if not classes or set(classes) - set(SHAPES) or len(set(classes)) < len(classes):
         raise ValueError(f"classes is {classes}, expected names out of {', '.join(SHAPES)}, each once")
     columns = {

@@ -4,16 +4,15 @@ import datetime
 import random
 from collections.abc import Callable
 
-import torch
+from pytorch_course.datasets._samples import at_least
 
-from pytorch_course.datasets.samples import TextSamples
-from pytorch_course.rng import keyed
-
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
+_MONTHS, _DAYS = (
+    text.split(", ")
+    for text in (
+        "January, February, March, April, May, June, July, August, September, October, November, December",
+        "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
+    )
 )
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NUMERALS = "〇一二三四五六七八九"
 
 
@@ -48,7 +47,7 @@ FORMS: dict[str, Callable[[datetime.date], str]] = {
 """How each form writes a date; its key is 3 March 2024 in that form. Dots mean day first, slashes month first."""
 
 
-def dates(n: int, *, seed: int = 0, first: int = 1900, last: int = 2099) -> TextSamples:
+def dates(n: int, *, seed: int = 0, first: int = 1900, last: int = 2099) -> list[tuple[str, str]]:
     """Write `n` random dates in random forms, next to the same dates in ISO 8601.
 
     Every text has one meaning, by two rules. Numbers with dots are day.month.year, as in Germany. Numbers with slashes
@@ -68,8 +67,8 @@ def dates(n: int, *, seed: int = 0, first: int = 1900, last: int = 2099) -> Text
 
     Returns
     -------
-    TextSamples
-        ``text``, at most 30 characters; ``iso``, always 10 characters; ``label`` int64 [n], which of ``FORMS`` it is.
+    list of tuple of str
+        Pairs of a text, of at most 30 characters, and its date in ISO form, always of 10.
 
     Raises
     ------
@@ -78,27 +77,19 @@ def dates(n: int, *, seed: int = 0, first: int = 1900, last: int = 2099) -> Text
 
     Examples
     --------
-    >>> data = dates(1000)
-    >>> data
-    dates: 1,000 samples
-      text     text, ...
-      iso      text, 10 to 10 characters
-      label    int64, 0 to 12
-      classes  3 March 2024; March 3, 2024; 3 Mar 2024; ... (13 in all)
-    >>> data.columns["text"][:2], data.columns["iso"][:2]
-    ((...), (...))
+    >>> for text, iso in dates(3):
+    ...     print(f"{iso} is {text}")
+    1985-03-13 is the 13th of March, 1985
+    2078-05-06 is the 6th of May, 2078
+    1917-11-24 is Saturday, November 24th 1917
     """
-    if n < 0:
-        raise ValueError(f"n is {n}, expected 0 or more")
+    at_least(n=(n, 0))
     if not 1000 <= first <= last <= 9999:
         raise ValueError(f"first is {first} and last is {last}, expected 1000 <= first <= last <= 9999")
     start, end = datetime.date(first, 1, 1).toordinal(), datetime.date(last, 12, 31).toordinal()
-    write = list(FORMS.values())
-    texts, isos, labels = [], [], torch.empty(n, dtype=torch.int64)
+    pairs = []
     for index in range(n):
-        with keyed("dates", seed, index):
-            date, form = datetime.date.fromordinal(random.randint(start, end)), random.randrange(len(write))
-        texts.append(write[form](date))
-        isos.append(date.isoformat())
-        labels[index] = form
-    return TextSamples("dates", {"text": texts, "iso": isos}, {"label": labels}, classes=list(FORMS))
+        rng = random.Random(f"dates {seed} {index}")
+        date = datetime.date.fromordinal(rng.randint(start, end))
+        pairs.append((rng.choice(list(FORMS.values()))(date), date.isoformat()))
+    return pairs

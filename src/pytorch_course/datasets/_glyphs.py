@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pytorch_course.datasets.samples import Samples
+from pytorch_course.datasets._samples import Samples, at_least
 from pytorch_course.rng import keyed
 
 FONTS = (
@@ -28,7 +28,7 @@ _BLOCK = 256
 def glyphs(
     n: int,
     *,
-    classes: str = "0123456789",
+    classes: Sequence[str] = "0123456789",
     size: int = 28,
     seed: int = 0,
     fonts: Sequence[str] = FONTS,
@@ -44,7 +44,7 @@ def glyphs(
     ----------
     n : int
         Number of pictures.
-    classes : str
+    classes : str or sequence of str
         The characters to draw, each once. Any script of the fonts will do: Latin, Greek, Cyrillic, Hebrew, Arabic ...
         Some characters look alike (``O`` and ``0``, Latin ``A`` and Greek ``Α``): nobody can tell those apart.
     size : int
@@ -77,11 +77,12 @@ def glyphs(
     >>> torch.equal(data.tensors[0][:10], glyphs(10, classes="αβγ").tensors[0])
     True
     """
-    if n < 0 or size < 8 or not 0 <= distortion <= 3:
-        raise ValueError(f"need n >= 0, size >= 8, distortion from 0 to 3, but got {n=}, {size=}, {distortion=}")
-    if not classes or len(set(classes)) < len(classes):
-        raise ValueError(f"classes is {classes!r}, expected at least one character and none twice")
-    atlas, first, count = _atlas(classes, size, tuple(fonts))
+    at_least(n=(n, 0), size=(size, 8))
+    if not 0 <= distortion <= 3:
+        raise ValueError(f"distortion is {distortion}, expected a number from 0 to 3")
+    if not classes or len(set(classes)) < len(classes) or any(len(char) != 1 for char in classes):
+        raise ValueError(f"classes is {classes!r}, expected single characters, at least one and none twice")
+    atlas, first, count = _atlas(tuple(classes), size, tuple(fonts))
     images = torch.empty(n, 1, size, size, dtype=torch.uint8)
     labels = torch.empty(n, dtype=torch.int64)
     for start in range(0, n, _BLOCK):
@@ -104,13 +105,9 @@ def _distort(
     scale_x, scale_y = 1 + 0.15 * stretch_x, 1 + 0.15 * stretch_y
     cos, sin = angle.cos(), angle.sin()
     # grid_sample asks, for each target pixel, where in the source to look: so this is the inverse of the movement.
-    theta = torch.stack(
-        [
-            torch.stack([cos / scale_x, (sin + shear) / scale_x, 0.12 * shift_x], -1),
-            torch.stack([-sin / scale_y, cos / scale_y, 0.12 * shift_y], -1),
-        ],
-        dim=1,
-    )
+    across = torch.stack([cos / scale_x, (sin + shear) / scale_x, 0.12 * shift_x], -1)
+    down = torch.stack([-sin / scale_y, cos / scale_y, 0.12 * shift_y], -1)
+    theta = torch.stack([across, down], 1)
     grid = F.affine_grid(theta, [len(sources), 1, size, size], align_corners=False)
     ink = F.grid_sample(sources, grid, mode="bilinear", align_corners=False)
     ink *= (1 - 0.4 * dim).clamp(min=0.2).view(-1, 1, 1, 1)
@@ -119,7 +116,9 @@ def _distort(
 
 
 @lru_cache(maxsize=8)
-def _atlas(classes: str, size: int, fonts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _atlas(
+    classes: tuple[str, ...], size: int, fonts: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Every character in every font that has it, at twice the size; where each class starts, how many it has."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
