@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import accumulate, pairwise
 from numbers import Integral
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -281,9 +281,9 @@ def loader(
     sampler = EpochSampler(
         _length(data), batch_size, seed=seed, rank=rank, size=size, shuffle=shuffle, drop_last=drop_last
     )
-    base, rows = _unwrap(data)
-    if _plain(base) and transform is None and "collate_fn" not in kwargs:
-        data, kwargs = _Resident(base.tensors, rows), {**kwargs, "collate_fn": _as_it_is}
+    resident = _resident(data)
+    if resident is not None and transform is None and "collate_fn" not in kwargs:
+        data, kwargs = resident, {**kwargs, "collate_fn": _as_it_is}
     elif transform is not None or not isinstance(data, SeededDataset):
         data = SeededDataset(data, transform, seed=seed)
     # DataLoader draws a seed for its workers at every pass. From its own generator, so that the global one stays where it is.
@@ -383,15 +383,11 @@ def _length(data: Any) -> int:
         raise TypeError(f"data needs a length and an index, and {type(data).__name__} has no length") from None
 
 
-def _unwrap(data: Any) -> tuple[Any, Tensor | None]:
-    """The dataset below plain subsets, and the rows of it that they select."""
+def _resident(data: Any) -> _Resident | None:
+    """The tensors below plain subsets, if a sample is one row of each. A subclass may choose its samples otherwise."""
     rows: Tensor | None = None
     while type(data) is Subset:
         here = torch.as_tensor(data.indices)
         rows, data = (here if rows is None else here[rows]), data.dataset
-    return data, rows
-
-
-def _plain(data: Any) -> TypeGuard[TensorDataset]:
-    """Whether a sample is nothing but one row of every tensor. A subclass may choose its samples otherwise."""
-    return isinstance(data, TensorDataset) and type(data).__getitem__ is TensorDataset.__getitem__
+    plain = isinstance(data, TensorDataset) and type(data).__getitem__ is TensorDataset.__getitem__
+    return _Resident(data.tensors, rows) if plain else None

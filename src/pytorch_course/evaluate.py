@@ -13,6 +13,11 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 
 from pytorch_course.data import EpochSampler, to_device
 
+# What makes two samplers, or two loaders, give the same batches.
+_SAMPLER = ("n", "batch_size", "seed", "rank", "size", "shuffle")
+_WORKERS = ("num_workers", "prefetch_factor", "timeout", "worker_init_fn", "multiprocessing_context", "in_order")
+_LOADER = (*_WORKERS, "collate_fn", "pin_memory")
+
 
 def evaluate(
     model: nn.Module, batches: Any, metrics: Mapping[str, Any], *, device: torch.device | str | None = None
@@ -115,7 +120,14 @@ def predict(model: nn.Module, batches: Any, *, device: torch.device | str | None
     """
     batches, sampler = _apart(batches)
     if sampler is None and isinstance(batches, DataLoader):
-        _require_order(batches)
+        order: Any = batches.sampler if batches.batch_sampler is None else batches.batch_sampler
+        order = order.sampler if type(order) is BatchSampler else order
+        if isinstance(batches.dataset, IterableDataset):
+            if batches.num_workers:
+                raise ValueError("workers mix the order of an IterableDataset: use num_workers=0")
+        elif not isinstance(order, SequentialSampler):
+            kind = type(order).__name__
+            raise ValueError(f"the order of {kind} cannot be undone: use shuffle=False, or pytorch_course.data.loader")
     with _evaluation_mode(model):
         outputs = torch.cat([output.cpu() for *_, output in _outputs(model, batches, _device(model, device), sampler)])
     if sampler is None:
@@ -131,33 +143,23 @@ def predict(model: nn.Module, batches: Any, *, device: torch.device | str | None
 
 
 def _apart(batches: Any) -> tuple[Any, EpochSampler | None]:
-    """The same batches from workers, a generator and a sampler of our own, and the sampler if it is one of this package."""
+    """The same batches from workers, a generator and a sampler of their own; and the sampler, if it is an EpochSampler."""
     sampler: Any = getattr(batches, "batch_sampler", None)
     if getattr(sampler, "drop_last", False):
         raise ValueError("the loader leaves samples out: build it with drop_last=False")
-    if not isinstance(batches, DataLoader) or sampler is None or isinstance(batches.dataset, IterableDataset):
+    if not isinstance(batches, DataLoader):
         return batches, None
-    ours = isinstance(sampler, EpochSampler)
-    if ours:
-        same = {name: getattr(sampler, name) for name in ("n", "batch_size", "seed", "rank", "size", "shuffle")}
-        sampler = EpochSampler(**same)
-    names = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
-    options = {name: getattr(batches, name) for name in (*names, "prefetch_factor", "in_order")}
-    generator = torch.Generator().manual_seed(0)
-    fresh: Any = DataLoader(batches.dataset, batch_sampler=sampler, generator=generator, **options)
-    return fresh, sampler if ours else None
-
-
-def _require_order(batches: DataLoader[Any]) -> None:
-    order: Any = batches.sampler if batches.batch_sampler is None else batches.batch_sampler
-    order = order.sampler if type(order) is BatchSampler else order
+    options = {name: getattr(batches, name) for name in _LOADER}
+    options["generator"] = torch.Generator().manual_seed(0)
     if isinstance(batches.dataset, IterableDataset):
-        if batches.num_workers:
-            raise ValueError("workers mix the order of an IterableDataset: use num_workers=0")
-    elif not isinstance(order, SequentialSampler):
-        raise ValueError(
-            f"the order of {type(order).__name__} cannot be undone: use shuffle=False, or pytorch_course.data.loader"
-        )
+        options["batch_size"] = batches.batch_size
+    elif sampler is None:
+        options |= {"batch_size": None, "sampler": batches.sampler}
+    else:
+        ours = isinstance(sampler, EpochSampler)
+        options["batch_sampler"] = EpochSampler(**{n: getattr(sampler, n) for n in _SAMPLER}) if ours else sampler
+    fresh: DataLoader[Any] = DataLoader(batches.dataset, **options)
+    return fresh, fresh.batch_sampler if isinstance(fresh.batch_sampler, EpochSampler) else None
 
 
 def _device(model: nn.Module, device: torch.device | str | None) -> torch.device:
@@ -173,17 +175,15 @@ def _outputs(
     # Before a forward pass, this wrapper waits for all other processes. When this one measures alone they do not come.
     alone = sampler is None or sampler.size == 1
     forward = model.module if isinstance(model, DistributedDataParallel) and alone else model
-    empty = True
+    batch = None
     for batch in batches:
-        empty = False
         if isinstance(batch, Mapping):
-            raise TypeError(
-                f"a batch is a {type(batch).__name__}, expected (input, target): give the loader a collate_fn"
-            )
-        batch = to_device(batch, device)
-        inputs, target = (batch[0], batch[-1]) if isinstance(batch, (tuple, list)) else (batch, None)
+            kind = type(batch).__name__
+            raise TypeError(f"a batch is a {kind}, expected (input, target): give the loader a collate_fn")
+        here = to_device(batch, device)
+        inputs, target = (here[0], here[-1]) if isinstance(here, (tuple, list)) else (here, None)
         yield inputs, target, forward(inputs)
-    if empty:
+    if batch is None:
         raise ValueError("the dataset is empty: the loader gave no batch")
 
 
@@ -205,7 +205,7 @@ def _samples(*parts: Any) -> int:
     """How many samples a batch has, by its first tensor, or else by its first list."""
     tensors = [part for part in parts if isinstance(part, Tensor) and part.dim()]
     lists = [part for part in parts if isinstance(part, (tuple, list))]
-    return len([*tensors, *lists][0])
+    return len([*tensors, *lists, ()][0])
 
 
 def _sum_and_count(name: str, value: Any, n: int, like: Tensor) -> Tensor:

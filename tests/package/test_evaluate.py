@@ -184,8 +184,14 @@ def test_a_pass_that_is_under_way_is_not_disturbed(options):
     assert passes(look=True) == passes(look=False)
 
 
-def test_a_pass_over_a_plain_loader_is_not_disturbed():
-    batches = DataLoader(samples(20), 4, num_workers=1, persistent_workers=True)
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from samples(20)
+
+
+@pytest.mark.parametrize("data", [samples(20), Stream()])
+def test_a_pass_over_a_plain_loader_is_not_disturbed(data):
+    batches = DataLoader(data, 4, num_workers=1, persistent_workers=True)
     assert sum(len(x) for x, _ in batches if evaluate(network(), batches, {"accuracy": right})) == 20
 
 
@@ -279,10 +285,6 @@ def test_data_that_is_not_whole_is_refused(measure):
             measure(network(), batches)
 
 
-def test_no_metric_is_no_figure():
-    assert evaluate(network(), load(4, 2), {}) == {}
-
-
 @pytest.mark.parametrize("device", [None, "meta"])
 def test_batches_go_to_the_device(device):
     model = network().to("cpu" if device else "meta")
@@ -313,6 +315,7 @@ def test_kinds_of_batches():
     assert torch.equal(predict(nn.Identity(), list(x.split(4))), x)
     assert torch.equal(predict(nn.Identity(), DataLoader(TensorDataset(x), 4)), x)
     assert torch.equal(predict(nn.Identity(), DataLoader(x, 4)), x)
+    assert torch.equal(predict(nn.Flatten(0), DataLoader(x, batch_size=None)), x.flatten())
     part = Subset(TensorDataset(x, x), [5, 0, 2])
     assert torch.equal(
         predict(nn.Identity(), loader(part, 2, seed=0, num_workers=1, transform=lambda a, b: (-a, b))), -x[[5, 0, 2]]
@@ -333,14 +336,9 @@ def test_an_order_that_cannot_be_undone_is_refused(name, options):
         predict(nn.Identity(), DataLoader(TensorDataset(torch.arange(4.0)), **options))
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from torch.arange(5.0)
-
-
 def test_a_stream_keeps_its_order_without_workers():
     """The advice was to leave out shuffle, which a stream cannot have."""
-    assert predict(nn.Identity(), DataLoader(Stream(), 2)).tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(predict(nn.Identity(), DataLoader(Stream(), 6)), samples(20).tensors[0])
     with pytest.raises(ValueError, match="workers mix the order of an IterableDataset: use num_workers=0"):
         predict(nn.Identity(), DataLoader(Stream(), 2, num_workers=2))
 
