@@ -198,8 +198,7 @@ def _announced() -> tuple[int, ...]:
     if not all(map(str.isdecimal, values)) or not int(rank) < int(size):
         raise RuntimeError(
             f"RANK announces a group, but the environment has {dict(zip(names, values, strict=True))}, "
-            "expected whole numbers and a rank below "
-            "WORLD_SIZE: start the program with torchrun or launch, or unset RANK to run it alone"
+            "expected whole numbers, RANK below WORLD_SIZE: start with torchrun or launch, or unset RANK to run alone"
         )
     return tuple(map(int, values))
 
