@@ -138,12 +138,7 @@ class TrainState:
             setattr(self, name, saved[name])
 
     def parameter_names(self) -> dict[Tensor, str]:
-        """Give every parameter of the model and of the extra modules its name in a snapshot.
-
-        Returns
-        -------
-        dict
-            Names by parameter: ``0.weight`` of the model, ``loss.centres`` of an extra called ``loss``.
+        """Give every parameter its name in a snapshot: ``0.weight`` of the model, ``loss.centres`` of the extra ``loss``.
 
         Examples
         --------
@@ -179,35 +174,28 @@ class TrainState:
         """The optimizer's state with names for numbers."""
         # By hand, because torch.distributed.checkpoint fills an empty state by taking a step, after which most optimizers
         # train differently, and it refuses SGD without momentum.
-        saved = self.optimizer.state_dict()
-        groups = self._optimizer_names()
-        name_of = {
-            number: name
-            for group, names in zip(saved["param_groups"], groups, strict=True)
-            for number, name in zip(group["params"], names, strict=True)
-        }
+        saved, groups = self.optimizer.state_dict(), self._optimizer_names()
+        names = dict(enumerate(name for group in groups for name in group))  # torch numbers parameters in this order
         return {
-            "state": {name_of[number]: _copy(entry) for number, entry in saved["state"].items()},
+            "state": {names[number]: _copy(entry) for number, entry in saved["state"].items()},
             "param_groups": [
-                _copy({**group, "params": names}) for group, names in zip(saved["param_groups"], groups, strict=True)
+                _copy({**group, "params": own}) for group, own in zip(saved["param_groups"], groups, strict=True)
             ],
         }
 
     def _load_optimizer(self, saved: dict[str, Any]) -> None:
-        number_of: dict[str, int] = {}
-        parameter_of: dict[str, Tensor] = {}
-        groups = []
-        for names, group in zip(self._optimizer_names(), self.optimizer.param_groups, strict=True):
-            same = next(other for other in saved["param_groups"] if set(other["params"]) == set(names))
-            numbers = range(len(number_of), len(number_of) + len(names))
-            number_of |= zip(names, numbers, strict=True)
-            parameter_of |= zip(names, group["params"], strict=True)
-            groups.append(_copy({**same, "params": list(numbers)}))
+        groups = self._optimizer_names()
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        numbers = {name: number for number, name in enumerate(name for group in groups for name in group)}
+        same = [next(old for old in saved["param_groups"] if set(old["params"]) == set(names)) for names in groups]
         state = {
-            number_of[name]: {key: _sharded_like(parameter_of[name], value) for key, value in _copy(entry).items()}
+            numbers[name]: {key: _sharded_like(parameters[numbers[name]], value) for key, value in _copy(entry).items()}
             for name, entry in saved["state"].items()
         }
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        renumbered = [
+            _copy({**old, "params": [numbers[name] for name in names]}) for old, names in zip(same, groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({"state": state, "param_groups": renumbered})
 
     def _require_fit(self, saved: dict[str, Any]) -> None:
         expected = {*_COUNTERS, "model", "optimizer", "parts", "kinds", "data", "rng"}

@@ -4,7 +4,7 @@ import cmath
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 from warnings import warn
@@ -177,9 +177,10 @@ def train(
                                 raise TypeError(
                                     f"loss_fn returned a {type(part).__name__}, expected a scalar tensor or (sum, count)"
                                 )
-                            (part if scaler is None else scaler.scale(part)).backward()
+                            (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
                     except Exception as error:
-                        error.add_note(f"This was loss_fn(model, batch) at {_where(state, batch, device)}.")
+                        where = f"step {state.step + 1}, epoch {state.epoch}, with the model on {device}"
+                        error.add_note(f"This was loss_fn(model, batch) at {where} and the batch {_describe(batch)}.")
                         raise
                     loss = loss + part.detach() if position else part.detach()
                 gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -201,7 +202,7 @@ def train(
                 if problem is not None:
                     optimizer.zero_grad()
                     raise NonFiniteError(state.step + 1, state.epoch, state.batch, problem)
-                if max_grad_norm is not None:
+                if max_grad_norm is not None and norm is not None:
                     nn.utils.clip_grads_with_norm_(_parameters(state), max_grad_norm, norm)
 
                 # 3. Update the weights and the position, both or neither.
@@ -243,7 +244,8 @@ def _windows(
         sampler.set_epoch(epoch, batch)
         rest = iter(batches)
     else:
-        for other in (sampler, getattr(batches, "sampler", None)):
+        samplers: tuple[Any, ...] = (sampler, getattr(batches, "sampler", None))
+        for other in samplers:
             if hasattr(other, "set_epoch"):
                 other.set_epoch(epoch)
         rest = islice(batches, batch, None)
@@ -276,23 +278,19 @@ def _samples(batch: Any) -> int:
 
 def _exchange_gradients(model: Any, now: bool) -> AbstractContextManager[Any]:
     """Let processes exchange gradients only in the last batch of a window."""
-    if hasattr(model, "set_requires_gradient_sync") and not now:  # fully_shard
-        return _Unsynchronised(model)
-    if hasattr(model, "no_sync") and not now:  # DistributedDataParallel, also inside torch.compile
-        unsynchronised: AbstractContextManager[Any] = model.no_sync()
-        return unsynchronised
-    return nullcontext()
+    if not now and hasattr(model, "no_sync"):  # DistributedDataParallel, also inside torch.compile
+        return model.no_sync()  # type: ignore[no-any-return]
+    return _unsynchronised(model) if not now and hasattr(model, "set_requires_gradient_sync") else nullcontext()
 
 
-class _Unsynchronised:
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.model.set_requires_gradient_sync(False)
-
-    def __exit__(self, *exception: object) -> None:
-        self.model.set_requires_gradient_sync(True)
+@contextmanager
+def _unsynchronised(model: Any) -> Iterator[None]:
+    """What fully_shard has no context for: switched on again also after an exception."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
 
 
 class _InterruptsHeld:
@@ -402,10 +400,9 @@ def _check(
     autocast: torch.dtype | None,
 ) -> None:
     """Refuse what cannot work before anything moves."""
-    if not isinstance(epochs, int) or epochs < 0:
-        raise ValueError(f"epochs is {epochs!r}, expected a whole number of at least 0")
-    if not isinstance(accumulation_steps, int) or accumulation_steps < 1:
-        raise ValueError(f"accumulation_steps is {accumulation_steps!r}, expected a whole number of at least 1")
+    for name, value, least in (("epochs", epochs, 0), ("accumulation_steps", accumulation_steps, 1)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm is {max_grad_norm}, expected a positive norm or None")
     if isinstance(state.optimizer, torch.optim.LBFGS):
@@ -457,19 +454,13 @@ def _check_scheduler(scheduler: Any, updates: int, epochs: int) -> None:
             "scheduler is a ReduceLROnPlateau, which needs a measurement: pass it as an extra, "
             "TrainState(model, optimizer, plateau=scheduler), and call scheduler.step(loss) in the body"
         )
-    name, last = {
-        lr_scheduler.CosineAnnealingLR: ("T_max", getattr(scheduler, "T_max", 0)),
-        lr_scheduler.OneCycleLR: ("total_steps", getattr(scheduler, "total_steps", 0)),
-    }.get(type(scheduler), ("", 0))
-    if name and scheduler.last_epoch + updates > last:
+    kinds = {lr_scheduler.CosineAnnealingLR: "T_max", lr_scheduler.OneCycleLR: "total_steps"}
+    name = kinds.get(type(scheduler))
+    if name and scheduler.last_epoch + updates > getattr(scheduler, name):
         raise ValueError(
-            f"{name} of the scheduler is {last}, but it is stepped once per update and {epochs} epochs end after "
-            f"{scheduler.last_epoch + updates} updates: build it with that number"
+            f"{name} of the scheduler is {getattr(scheduler, name)}, but it is stepped once per update and {epochs} epochs "
+            f"end after {scheduler.last_epoch + updates} updates: build it with that number"
         )
-
-
-def _where(state: TrainState, batch: Any, device: torch.device) -> str:
-    return f"step {state.step + 1}, epoch {state.epoch}, with the model on {device} and the batch {_describe(batch)}"
 
 
 def _describe(batch: Any) -> str:
