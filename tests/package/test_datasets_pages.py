@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pypdfium2
@@ -68,19 +69,12 @@ def test_regions_keep_apart_and_on_the_page(kind: str) -> None:
 
 
 def test_the_file_says_nothing_of_when_and_where_it_was_made() -> None:
-    command = "from pytorch_course.datasets import page; print(hash(page(3).pdf))"
-    environment = {**os.environ, "PYTHONHASH6": "0"}
-    first, second = (
-        subprocess.run(
-            [sys.executable, "-c", command],
-            env={**environment, "TZ": zone},
-            capture_output=True,
-            check=True,
-            timeout=300,
-        ).stdout
-        for zone in ("UTC", "Asia/Tokyo")
+    program = "import zlib; from pytorch_course.datasets import page; print(zlib.crc32(page(3).pdf))"
+    environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True, timeout=300
     )
-    assert first == second
+    assert int(done.stdout) == zlib.crc32(page(3).pdf)
 
 
 def test_an_invoice_says_its_facts_where_they_are_and_adds_up() -> None:

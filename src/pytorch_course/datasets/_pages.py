@@ -120,11 +120,11 @@ def pages(n: int, *, size: int = 128, seed: int = 0) -> Samples:
     --------
     >>> pages(20)
     pages: 20 samples
-      image    uint8 [1, 128, 128], ... to 255
+      image    uint8 [1, 128, 128], 20 to 255
       mask     uint8 [128, 128], 0 to 4
-      box      float32 [24, 4], 0 to ...
+      box      float32 [24, 4], 0 to 118.7
       region   int64 [24], 0 to 4
-      count    int64, 2 to ...
+      count    int64, 3 to 14
       label    int64, 0 to 4
       classes  letter, invoice, article, table, form
     """

@@ -41,7 +41,7 @@ def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None
 
     Returns
     -------
-    list of tuple of (str, int)
+    list of tuple
         Pairs of a text and its label, the position in `packages`.
 
     Raises
