@@ -20,10 +20,9 @@ class ResNet(nn.Module):
     ----------
     depth : int
         Layers with weights on the main path: 8, 14, 20, 26 ..., that is 6 n + 2 for n blocks in each stage.
-    classes, channels : int
-        Number of scores, and of channels of an image.
-    width : int
-        Maps in the first stage. The others have twice and four times as many, at half and a quarter of the size.
+    classes, channels, width : int
+        Number of scores, of channels of an image, and of maps in the first stage. The others have twice and four times as
+        many, at half and a quarter of the size.
 
     Examples
     --------
@@ -57,10 +56,9 @@ class UNet(nn.Module):
 
     Parameters
     ----------
-    classes, channels : int
-        Number of scores for each pixel, and of channels of an image.
-    width, levels : int
-        Maps at full size, twice as many at each level below; how often the size is halved. Sides need ``2 ** levels`` pixels.
+    classes, channels, width, levels : int
+        Number of scores for each pixel, of channels of an image, of maps at full size, twice as many at each level below,
+        and how often the size is halved. The sides of an image need ``2 ** levels`` pixels.
 
     Examples
     --------
