@@ -7,7 +7,8 @@ Write the loop that trains a network, know what goes wrong without each of its l
 .. lesson::
    :needs: tensors/07_views_and_storage optimization/04_gradient_descent optimization/06_loss_functions
    :data: scikit-learn's handwritten digits
-   :keywords: train a neural network, epoch, mini-batch, validation set, overfitting, overfit one batch, early stopping, model.eval, model.train, zero_grad, no_grad, optimizer.step, loss does not decrease
+   :keywords: train a neural network, epoch, mini-batch, validation set, overfitting, overfit one batch, early stopping, model.eval,
+      model.train, zero_grad, no_grad, optimizer.step, loss does not decrease
    :thumbnail: 5
 """
 
@@ -218,8 +219,8 @@ assert abs(before[1] - 0.1) < 0.1
 # The whole loop
 # --------------
 #
-# A :class:`~torch.utils.data.DataLoader` cuts the data into batches, in a new order in each **epoch**, each pass over the data. The rest you
-# know.
+# A :class:`~torch.utils.data.DataLoader` cuts the data into batches, in a new order in each **epoch**, each pass over the data. The rest
+# you know.
 
 
 def train_by_hand(batches, epochs):
@@ -389,7 +390,7 @@ for inputs, targets in batches:
 #
 # * Put ``nn.Softmax(1)`` at the end of the model and learn the sixteen images by heart again. How low does the loss get?
 # * In ``measure``, leave out ``model.train()``. Which of the asserts notices?
-# * Stop ``train`` after 40 steps with ``break``, then call it again with the same ``state``. Compare the weights with a run without a break.
+# * Stop ``train`` after 40 steps with ``break``, then call it again with the same ``state``. Compare the weights with an unbroken run.
 #
 # .. dropdown:: What happens
 #
@@ -419,8 +420,8 @@ expect(guess, 3 * sum(1 for _ in batches))
 # %%
 # .. exercise:: Fix the mean of means
 #
-#    A colleague averages ``losses``, one mean loss per batch, with ``sum(losses) / len(losses)``. The last batch was short, so the result is
-#    wrong. Write ``mean_loss`` from the means and the sizes of the batches.
+#    A colleague averages ``losses``, one mean loss per batch, with ``sum(losses) / len(losses)``. The last batch was short, so the result
+#    is wrong. Write ``mean_loss`` from the means and the sizes of the batches.
 
 
 def mean_loss(losses, sizes):
