@@ -100,7 +100,8 @@ def lessons(session):
 @nox.session
 def lowest(session):
     """Run package tests and lessons on the oldest versions that pyproject.toml allows (weekly in the workflow)."""
-    session.install("--resolution", "lowest-direct", "-e", ".[tests]")
+    session.install("--resolution", "lowest-direct", "-e", ".[lessons]")
+    session.install("-e", ".[tests]")  # the newest tools, and what is installed already stays
     session.run("pytest", "tests/package", "tests/lessons", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
