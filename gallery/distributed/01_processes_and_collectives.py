@@ -112,7 +112,7 @@ held = launch(tour, nproc=3)
 import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
-fig, axes = plt.subplots(5, 1, figsize=(7, 4.6))
+fig, axes = plt.subplots(5, 1, figsize=(7, 3.8))
 for operation, (ax, name) in enumerate(zip(axes, names)):
     ax.axis("off")
     ax.text(0, 0.5, name, va="center", fontsize=10, fontweight="bold")
@@ -120,6 +120,7 @@ for operation, (ax, name) in enumerate(zip(axes, names)):
         values = held[rank][operation]
         box = {"facecolor": f"C{rank}", "alpha": 0.25, "boxstyle": "round"}
         words = " ".join(f"{value:.0f}" for value in values).replace(" 10 ", "\n10 ")
+        words = words.replace(" 100 ", "\n100 ")
         place = 0.32 + 0.27 * rank
         ax.text(place, 0.5, words, ha="center", va="center", fontsize=8, bbox=box)
         if operation == 0:
