@@ -310,8 +310,8 @@ for ax, (title, result) in zip(axes, joined.items()):
 # %%
 # .. caption:: ``cat`` makes a longer or a wider table. A stack has a third axis, drawn as sheets; the colour changes along the new one.
 #    :alt: Blue blocks are zeros, hatched orange ones are ones. Cat along axis 0 puts blue above orange, along axis 1 blue beside orange.
-#       Stack along axis 0 gives a blue sheet before an orange one, along axis 1 two sheets with a blue row above an orange row, along axis 2
-#       two sheets with a blue column beside an orange column.
+#       Stack along axis 0 gives a blue sheet before an orange one, along axis 1 two sheets with a blue row above an orange row, along axis
+#       2 two sheets with a blue column beside an orange column.
 #
 # Each has its way back: ``unbind`` undoes a stack, ``split`` undoes a cat. ``split`` takes the *size* of the parts. :func:`torch.chunk`
 # takes their number, and may return fewer: it rounds the size up, and the tensor is used up early. If five workers wait for five parts,
