@@ -62,7 +62,11 @@ class Exercise(SphinxDirective):
         self.assert_has_content()
         title = " ".join(self.arguments[0].split())
         words, messages = self.parse_inline(title)
-        kind = [nodes.inline("", self.options["kind"], classes=["exercise-kind"])] if "kind" in self.options else []
+        kind = (
+            [nodes.inline("", f" ({self.options['kind']})", classes=["exercise-kind"])]
+            if "kind" in self.options
+            else []
+        )
         box = nodes.admonition("", nodes.title("", "", *words, *kind), classes=["exercise"], ids=[anchor(title)])
         self.set_source_info(box)
         box["names"] = [f"{self.env.docname}#{anchor(title)}"]

@@ -125,7 +125,9 @@ def python_of(node):
 
 
 def prelude(page):
-    """Return the imports that the examples of a module's page need not spell: what its modules import and define."""
+    """Return the imports that a page need not spell: on a module's page, what its modules import and define."""
+    if page == "cheatsheet":  # its pieces begin in the middle of lessons
+        return "import numpy as np\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
     path = Path(page).relative_to("api") if page.startswith("api/") else None
     try:
         spec = importlib.util.find_spec(".".join(path.parts)) if path else None

@@ -7,7 +7,6 @@ from textwrap import indent
 from urllib.parse import urljoin
 
 from cells import FOLD
-from code_links import linked_code
 from course import MARK, solutions, stub
 from docutils import nodes
 from lesson_page import INSTALL, lesson_facts
@@ -18,6 +17,7 @@ from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 _ = get_translation("book")
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+CODE = ("literal_block", "doctest_block", "linked_code", "code_links_block")  # the last is Sphinx-Gallery's
 
 
 def setup(app):
@@ -60,8 +60,8 @@ def cells(blocks, texts, writer):
     done, captions = [], ""
     for block, text in zip(blocks, texts, strict=True):
         if block.type == "text":
-            done.append(markdown_cell(captions + writer.blocks(text)))
-            captions = ""
+            words, captions = captions + writer.blocks(text), ""
+            done += [markdown_cell(words)] if words else []
             continue
         figures = [figure for node in text for figure in node.findall(nodes.figure)]
         captions = writer.blocks(figures)
@@ -122,15 +122,14 @@ class Markdown:
                 return f"**{self.inline(node)}**\n\n"
             case nodes.caption():
                 return f"_Figure: {self.inline(node)}_\n\n"
-            case nodes.literal_block() | nodes.doctest_block() | linked_code():
-                language = "python" if isinstance(node, linked_code) else node.get("language", "")
-                return f"```{language}\n{node.astext()}\n```\n\n"
+            case _ if node.tagname in CODE:
+                language = node.get("language", node.get("lang", ""))
+                return f"```{'' if language in ('default', 'none') else language}\n{node.astext().strip()}\n```\n\n"
             case nodes.math_block():
-                text = node.astext()
-                aligned = (
-                    rf"\begin{{aligned}}{text}\end{{aligned}}" if r"\\" in text and r"\begin" not in text else text
-                )
-                return f"$$\n{aligned}\n$$\n\n"
+                text = node.astext().strip()
+                if r"\\" in text and r"\begin" not in text:  # as Sphinx does
+                    text = rf"\begin{{aligned}}{text}\end{{aligned}}"
+                return f"$$\n{text}\n$$\n\n"
             case nodes.bullet_list():
                 return "".join(hanging("* ", self.blocks(item)) for item in node) + "\n"
             case nodes.enumerated_list():

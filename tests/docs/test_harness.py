@@ -100,4 +100,4 @@ def test_a_lesson_that_leaves_ends_no_build_in_silence(site):
 def test_checks_are_counted_where_they_run():
     """An assertion inside a function counts only when something calls it, which a static count cannot promise: so it does not."""
     code = "assert 1\ndef f():\n    assert 2\nfor i in 1, 2:\n    assert i\ntorch.testing.assert_close(1, 1)\nf = lambda: assert_x()"
-    assert count_checks(code) == 3
+    assert count_checks(f"{code}\nexpect(lambda: f(), 1)") == 4
