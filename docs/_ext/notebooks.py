@@ -123,8 +123,8 @@ class Markdown:
             case nodes.caption():
                 return f"_Figure: {self.inline(node)}_\n\n"
             case _ if node.tagname in CODE:
-                language = node.get("language", node.get("lang", ""))
-                return f"```{'' if language in ('default', 'none') else language}\n{node.astext().strip()}\n```\n\n"
+                language, code = node.get("language", node.get("lang", "")), node.astext().strip("\n")
+                return f"```{'' if language in ('default', 'none') else language}\n{code}\n```\n\n"
             case nodes.math_block():
                 text = node.astext().strip()
                 if r"\\" in text and r"\begin" not in text:  # as Sphinx does
