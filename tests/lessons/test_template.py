@@ -72,7 +72,7 @@ def code_breaches(blocks):
         )
         folded = FOLD.match(block.content)
         if "# fold:" in block.content and not folded:
-            yield f"{where} says '# fold:' below its first line"
+            yield f"{where} says '# fold:' below its first line: put '# %%' and an empty line before it"
         if after.content.startswith(".. caption::") and code_lines(block.content) > 8 and not folded:
             yield f"{where} draws with {code_lines(block.content)} lines, more than 8, and is not folded"
         yield from (f"{where} {problem}" for problem in syntax_breaches(ast.parse(block.content)))
