@@ -77,10 +77,7 @@ class TrainState:
 
         Every process of a group must call it, because the random generators of all ranks are collected.
 
-        Returns
-        -------
-        dict
-            Tensors on the CPU, numbers, strings, and lists, tuples and dictionaries of them.
+        It holds tensors on the CPU, numbers, strings, and lists, tuples and dictionaries of them.
 
         Raises
         ------
@@ -105,21 +102,11 @@ class TrainState:
         goes on bit for bit. With another number the random generators, and so dropout, cannot go on where they were: they
         are seeded anew from the snapshot and the rank, with a warning.
 
-        Parameters
-        ----------
-        saved : dict
-            What :meth:`state_dict` returned, here or in another process.
-
         Raises
         ------
         pytorch_course.checkpoint.CheckpointError
             If it does not fit, with all reasons: names that are missing, unexpected or of another shape; another kind of
             optimizer, scheduler, scaler or extra; other groups of parameters. Or if its random generators are damaged.
-
-        Warns
-        -----
-        UserWarning
-            If the number of processes has changed.
         """
         self._require_fit(saved)
         try:
@@ -198,12 +185,8 @@ class TrainState:
         self.optimizer.load_state_dict({"state": state, "param_groups": renumbered})
 
     def _require_fit(self, saved: dict[str, Any]) -> None:
-        expected = {*_COUNTERS, "model", "optimizer", "parts", "kinds", "data", "rng"}
-        if not isinstance(saved, Mapping) or (lacking := sorted(expected - saved.keys())):
-            what = (
-                f"it has no {', '.join(lacking)}" if isinstance(saved, Mapping) else f"it is a {type(saved).__name__}"
-            )
-            raise CheckpointError(f"this is not the snapshot of a TrainState: {what}")
+        if lacking := sorted({*_COUNTERS, "model", "optimizer", "parts", "kinds", "data", "rng"} - set(saved)):
+            raise CheckpointError(f"this is not the snapshot of a TrainState: it has no {', '.join(lacking)}")
         problems = _misfits(saved["model"], _shapes(self.model))
         there, here = saved["kinds"], self._kinds()
         problems += [
@@ -215,27 +198,23 @@ class TrainState:
             if isinstance(extra, nn.Module) and there.get(name) == here[name]:
                 problems += [f"{name}: {problem}" for problem in _misfits(saved["parts"][name], _shapes(extra))]
         groups = {frozenset(group["params"]) for group in saved["optimizer"]["param_groups"]}
-        if not problems:
-            problems += [
-                f"no group of the saved optimizer holds the parameters of group {number}: {', '.join(names)}"
-                for number, names in enumerate(self._optimizer_names())
-                if frozenset(names) not in groups
-            ]
-            if len(groups) > len(self.optimizer.param_groups):
-                problems.append(f"groups of the optimizer: {len(groups)} instead of {len(self.optimizer.param_groups)}")
+        for number, names in enumerate([] if problems else self._optimizer_names()):
+            if frozenset(names) not in groups:
+                problems.append(
+                    f"no group of the saved optimizer holds the parameters of group {number}: {', '.join(names)}"
+                )
+        if not problems and len(groups) > len(self.optimizer.param_groups):
+            problems.append(f"groups of the optimizer: {len(groups)} instead of {len(self.optimizer.param_groups)}")
         if problems:
             raise CheckpointError("\n  ".join(["the snapshot does not fit, nothing was changed", *problems]))
 
 
 def _plain(module: nn.Module, named: Any) -> Iterator[tuple[str, Any]]:
     """Names without those that torch.compile and DistributedDataParallel put into them."""
-    inside = [name for name, part in module.named_modules() if isinstance(part, DistributedDataParallel)]
+    wrapped = any(isinstance(part, DistributedDataParallel) for part in module.modules())
     for name, value in named:
-        for wrapper in sorted(inside, key=len, reverse=True):
-            prefix = f"{wrapper}." if wrapper else ""
-            if name.startswith(f"{prefix}module."):
-                name = prefix + name.removeprefix(f"{prefix}module.")
-        yield name.replace("_orig_mod.", ""), value
+        name = name.replace("_orig_mod.", "")
+        yield name.removeprefix("module.") if wrapped else name, value
 
 
 def _module_state(module: nn.Module) -> dict[str, Any]:

@@ -53,14 +53,8 @@ class NonFiniteError(FloatingPointError):
 
     ``batches.batch_sampler.set_epoch(error.epoch, error.batch)`` and then ``next(iter(batches))`` give the batch again.
 
-    Parameters
-    ----------
-    step : int
-        Number of the update that did not happen, counted from 1.
-    epoch, batch : int
-        Position of its first batch, counted from 0.
-    what : str
-        Whose loss or gradient it was.
+    Its attributes are the number of the ``step`` that did not happen, counted from 1, ``epoch`` and ``batch``, the position of
+    its first batch, and ``what``, whose loss or gradient it was.
     """
 
     def __init__(self, step: int, epoch: int, batch: int, what: str) -> None:
@@ -111,11 +105,6 @@ def train(
         Largest norm of the gradient of all the optimizer's parameters together.
     autocast : torch.dtype, optional
         Precision of forward pass and loss, such as ``torch.bfloat16``.
-
-    Returns
-    -------
-    iterator of Step
-        One after every update.
 
     Raises
     ------
