@@ -43,8 +43,8 @@ results = launch(mean_of_my_third, numbers, nproc=3)
 
 # %%
 # ``launch`` started three processes, each with a copy of the function, and brought back what they printed and returned. The processes
-# met at an agreed address, the **rendezvous**; they learnt how many they are, the **world size**, and each got a number, its
-# **rank**. Then one line, ``all_reduce``, and everybody knew the answer:
+# met at an agreed address, the :term:`rendezvous`; they learnt how many they are, the :term:`world size`, and each got a
+# number, its :term:`rank <rank (process)>`. Then one line, ``all_reduce``, and everybody knew the answer:
 
 for rank, (alone, together) in enumerate(results):
     print(f"rank {rank}: alone {alone:.4f}, together {together:.4f}")
@@ -73,9 +73,9 @@ print("in this process, secret is", secret.item())
 assert secret.item() == 0
 
 # %%
-# Both changed a copy. So whatever one process shall know from another has to be *sent*, and sending in step is what **collectives**
-# do: all ranks call the same function at the same point of the program. The three lines that begin and end such a program are always
-# the same, and
+# Both changed a copy. So whatever one process shall know from another has to be *sent*, and sending in step is what
+# :term:`collectives <collective>` do: all ranks call the same function at the same point of the program. The three lines that begin
+# and end such a program are always the same, and
 # ``world`` of the helper package stands for them:
 #
 # .. code-block:: python
@@ -314,8 +314,9 @@ _ = launch(main, nproc=2)
 #
 #    * 100 200 300 on every rank, the largest at each place. The assertion about the sum stops the page.
 #    * Twelve: with two ranks both ways send one whole tensor.
-#    * ``launch`` raises a ``LaunchError`` at once: rank 0 "Connection closed by peer", rank 1 "returned", rank 2 "lost contact with another
-#      rank". The two wait in ``all_reduce`` for a third that is gone; read the list from the rank that did *not* lose contact.
+#    * ``launch`` raises a ``LaunchError`` at once: rank 0 "Connection closed by peer", rank 1 "returned", rank 2 "lost contact with
+#      another rank". The two wait in ``all_reduce`` for a third that is gone; read the list from the rank that did *not* lose
+#      contact.
 #
 # Exercises
 # ---------

@@ -105,8 +105,8 @@ ax.axis("off")
 #
 # .. math:: \frac{\partial L}{\partial w} = 2(-0.4) \cdot 1 \cdot 1 \cdot 2 \;+\; 2(-0.4) \cdot 1 \cdot 1 = -1.6 - 0.8 = -2.4
 #
-# That is the chain rule. Backward starts at :math:`L` with 1 and runs against the arrows. Here it is as a program: a number that remembers
-# what it was made of, and with which factors.
+# That is the :term:`chain rule`. Backward starts at :math:`L` with 1 and runs against the arrows. Here it is as a program: a number that
+# remembers what it was made of, and with which factors.
 
 
 class Number:
@@ -164,8 +164,8 @@ assert abs(w.grad - t.grad.item()) < 1e-6
 # Where can I see torch's graph?
 # ------------------------------
 #
-# Every result holds the node that made it, its ``grad_fn``; each node knows the next ones on the way back. ``graph`` of the helper package
-# follows them and draws.
+# Every result holds the node that made it, its ``grad_fn``; each node knows the next ones on the way back. ``graph`` of the helper
+# package follows them and draws.
 
 from pytorch_course.autograd import graph
 
@@ -213,8 +213,8 @@ assert z == 27 and (x.grad == 3 * 3**2 / 12).all()
 assert x.grad_fn is None and x.grad.grad_fn is None
 
 # %%
-# Two of these look like failures and are not. ``x`` has no ``grad_fn`` because nothing *made* it: it is a **leaf**. And ``y.grad`` is None
-# because gradients are kept for leaves only; those on the way are used and thrown away, and asking for one warns.
+# Two of these look like failures and are not. ``x`` has no ``grad_fn`` because nothing *made* it: it is a :term:`leaf`. And ``y.grad`` is
+# None because gradients are kept for leaves only; those on the way are used and thrown away, and asking for one warns.
 # :meth:`torch.Tensor.retain_grad` keeps it. It is a switch, so it returns None, and it must be thrown *before* the walk; on a leaf it
 # changes nothing.
 
@@ -353,8 +353,8 @@ for start in (1.0, 3.0):
 assert sizes == [3, 5]
 
 # %%
-# So a detour out of torch leaves no node, and the walk ends there. Some ways out raise at once, others only when you go backward, and some
-# never: a loss that is cut off in *one* of its terms just learns less.
+# So a detour out of torch leaves no node, and the walk ends there. Some ways out raise at once, others only when you go backward, and
+# some never: a loss that is cut off in *one* of its terms just learns less.
 
 w = torch.tensor([1.0, 2.0], requires_grad=True)
 rebuilt = torch.tensor(w.tolist()) * 2
@@ -374,7 +374,7 @@ assert w.grad.tolist() == [2, 4]  # it should be [4, 6]
 # -------------------------------------
 #
 # Then there is no single gradient, and :meth:`torch.Tensor.backward` says so. Tell it how much each result counts, and it returns the
-# gradient of that weighted sum, the **vector-Jacobian product** :math:`v^\top J`.
+# gradient of that weighted sum, the :term:`vector-Jacobian product` :math:`v^\top J`.
 
 x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
 v = torch.tensor([1.0, 10.0, 100.0])

@@ -161,8 +161,9 @@ torch.testing.assert_close(
 # Does it read, or remember?
 # --------------------------
 #
-# Sixteen images by heart say nothing about the seventeenth. Before you train in earnest, put data aside: a **validation** part, to choose
-# by, and a **test** part, to look at once, at the end. No sample may be in two of them.
+# Sixteen images by heart say nothing about the seventeenth. Before you train in earnest, put data aside: a :term:`validation
+# <validation set>` part, to choose by, and a :term:`test <test set>` part, to look at once, at the end. No sample may be in two of
+# them.
 
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
@@ -174,7 +175,7 @@ print("samples:", [len(part) for part in parts])
 assert len(set(everyone)) == len(everyone) == len(data)
 
 # %%
-# A measurement needs two switches. ``model.eval()`` turns dropout off (and lets batch normalisation use its running averages).
+# A measurement needs two switches. ``model.eval()`` turns :term:`dropout` off (and lets batch normalisation use its running averages).
 # ``torch.no_grad()`` stops the recording of graphs. You expect that one of them does for both; look:
 
 x = images[:8].to(device)
@@ -191,8 +192,8 @@ with torch.no_grad():
 assert changes > 0 == calm
 
 # %%
-# And a bit of arithmetic: the mean of the batches' means is not the mean, because the last batch is short. So count over all samples, then
-# divide once.
+# And a bit of arithmetic: the mean of the batches' means is not the mean, because the last batch is short. So count over all samples,
+# then divide once.
 
 
 def measure(model, batches):
@@ -219,8 +220,8 @@ assert abs(before[1] - 0.1) < 0.1
 # The whole loop
 # --------------
 #
-# A :class:`~torch.utils.data.DataLoader` cuts the data into batches, in a new order in each **epoch**, each pass over the data. The rest
-# you know.
+# A :class:`~torch.utils.data.DataLoader` cuts the data into batches, in a new order in each :term:`epoch`, each pass over the data.
+# The rest you know.
 
 
 def train_by_hand(batches, epochs):
@@ -343,15 +344,16 @@ ax = curves(history, xlabel="epoch", ylabel="loss", log=True)
 ax.axvline(best_epoch, color="0.6", linestyle=":", linewidth=1)
 
 # %%
-# .. caption:: The training loss keeps falling. The validation loss turns; the dotted line marks its lowest point, whose weights we keep.
+# .. caption:: The training loss keeps falling. The validation loss turns; the dotted line marks its lowest point, whose weights we
+#    keep.
 #    :alt: Two curves over the epochs on a logarithmic axis. The training loss falls steadily. The validation loss falls at first and then
 #       stays level or rises; a dotted vertical line stands at its lowest point.
 #
 # How often is it right?
 # ----------------------
 #
-# Now, and only now, the test part. Nothing was chosen by it, so its number is honest. Look a second time, after another choice, and it is a
-# second validation part.
+# Now, and only now, the test part. Nothing was chosen by it, so its number is honest. Look a second time, after another choice, and
+# it is a second validation part.
 
 model.load_state_dict(weights)
 loss, accuracy = measure(model, DataLoader(test_part, batch_size=100))
@@ -394,7 +396,8 @@ for inputs, targets in batches:
 #
 # .. dropdown:: What happens
 #
-#    * It stays at 1.52. ``cross_entropy`` applies a softmax itself; a second one turns even the surest answer, 1 against nine zeros, into
+#    * It stays at 1.52. ``cross_entropy`` applies a softmax itself; a second one turns even the surest answer, 1 against nine zeros,
+#      into
 #      :math:`e/(e+9)`, and :math:`-\log` of that is 1.46. The loss can never be lower.
 #    * The one that compares the weights: they differ by 0.14. The loop by hand trains without dropout from its second epoch on, while
 #      ``train`` puts the model back into the mode it had before your lines ran.

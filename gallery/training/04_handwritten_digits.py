@@ -192,8 +192,8 @@ ax = curves(log, xlabel="epoch", ylabel="loss", log=True)
 # .. caption:: Both losses fall. Training images are shifted and so harder: the training loss may well be the higher one.
 #    :alt: Two falling curves over twenty epochs on a logarithmic axis, that of the training data mostly above that of the validation data.
 #
-# Were twenty epochs too many? Early stopping would have asked after each of them. Here the schedule decides instead: its best point is
-# its end, and stopping it at fifteen would leave the rate high. Use one or the other, not both.
+# Were twenty epochs too many? :term:`Early stopping <early stopping>` would have asked after each of them. Here the schedule decides
+# instead: its best point is its end, and stopping it at fifteen would leave the rate high. Use one or the other, not both.
 #
 # Which digits are taken for which?
 # ---------------------------------
@@ -218,11 +218,11 @@ display = ConfusionMatrixDisplay.from_predictions(test_labels, said, **options)
 assert (display.confusion_matrix == matrix.numpy()).all()
 
 # %%
-# .. caption:: The confusion matrix: a row for each true digit, a column for each answer. Off the diagonal are the mistakes.
+# .. caption:: The :term:`confusion matrix`: a row for each true digit, a column for each answer. Off the diagonal are the mistakes.
 #    :alt: A table of ten by ten counts. The diagonal is dark with high counts; a few small counts lie beside it, all others are zero.
 #
-# Read a row for **recall**, the share of true eights that were found, and a column for **precision**, the share of said eights that were
-# eights:
+# Read a row for :term:`recall`, the share of true eights that were found, and a column for :term:`precision`, the share of said
+# eights that were eights:
 #
 # .. math:: \text{recall}_k = \frac{M_{kk}}{\sum_j M_{kj}}, \qquad \text{precision}_k = \frac{M_{kk}}{\sum_i M_{ik}}
 
@@ -303,8 +303,8 @@ print(pairs.trace().item(), worst[:3].tolist(), unsure.sum().item())
 #
 #    * The training loss, and by far: 0.002, while the validation loss ends at 0.10 instead of 0.07. The moves make it harder to learn
 #      images by heart. On the test part the two networks differ by two images, too few to tell.
-#    * No. Put it into ``train_batches`` only: 108 images are too few for the network, its validation loss ends at 0.8, and the assertion
-#      after the loop stops the page. Averages need far fewer examples.
+#    * No. Put it into ``train_batches`` only: 108 images are too few for the network, its validation loss ends at 0.8, and the
+#      assertion after the loop stops the page. Averages need far fewer examples.
 #    * Hardly any: 78 of 100 fours and 42 of 100 nines. Nearly everything else is called a 4. The network knows strokes that run as they
 #      did in training, and a quarter turn changes them all.
 #
