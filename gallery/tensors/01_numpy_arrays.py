@@ -352,6 +352,7 @@ for package in ("scikit-learn", "pandas", "torch"):
     needed = [line for line in requires(package) if "extra ==" not in line]
     numpys = [line for line in needed if line.lower().startswith("numpy")]
     print(f"{package:<13} lines that name NumPy: {len(numpys)}")
+print("torch.add is a", type(torch.add).__name__)
 assert not numpys  # torch came last
 
 # %%
