@@ -33,7 +33,8 @@ class EpochSampler(Sampler[list[int]]):
     other must take the same number of steps. So when fewer than `size` samples are left over, they join the batch before;
     only then does the number of processes change the batches.
 
-    Use it as the ``batch_sampler`` of a :class:`torch.utils.data.DataLoader`. Each pass is the next epoch.
+    Use it as the ``batch_sampler`` of a :class:`torch.utils.data.DataLoader`. Each pass is the next epoch. Arguments out of
+    range, and fewer samples than a global batch (data in order may be shorter), are a ValueError.
 
     Parameters
     ----------
@@ -47,11 +48,6 @@ class EpochSampler(Sampler[list[int]]):
         False keeps the order of the data in every epoch.
     drop_last : bool
         Leave out what does not fill a global batch at the end of an epoch. Each epoch leaves out other samples.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, or there are fewer samples than a global batch. Data in order may be shorter.
 
     Examples
     --------
@@ -242,7 +238,7 @@ def loader(
     transform: Any = None,
     **kwargs: Any,
 ) -> DataLoader[Any]:
-    """Build a :class:`torch.utils.data.DataLoader` whose batches are a function of (seed, epoch).
+    """Build a :class:`torch.utils.data.DataLoader` whose ``batch_sampler`` is an :class:`EpochSampler`.
 
     Workers change how fast the batches come, never what is in them. Iterating draws nothing from the global generators.
     A :class:`torch.utils.data.TensorDataset` without transform, or a subset of one, is indexed a whole batch at a time.
@@ -259,16 +255,6 @@ def loader(
         See :class:`SeededDataset`.
     **kwargs
         Passed on, such as ``num_workers=2`` or ``persistent_workers=True``.
-
-    Returns
-    -------
-    DataLoader
-        With an :class:`EpochSampler` as its ``batch_sampler``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If an argument is out of range, there are too few samples, or the data has no length.
 
     Examples
     --------
@@ -294,7 +280,7 @@ def loader(
 def split(
     data: Dataset[Any] | Sequence[Any], *fractions: float, seed: int, labels: Sequence[Any] | Tensor | None = None
 ) -> list[Subset[Any]]:
-    """Cut data by chance into parts: every sample lands in exactly one.
+    """Cut data by chance into one subset per fraction; every sample lands in exactly one, and its order is that of the data.
 
     Parameters
     ----------
@@ -306,16 +292,6 @@ def split(
         Decides which sample goes where.
     labels : sequence or Tensor, optional
         The class of every sample, a number or a name. Then a part gets its fraction of each class, to within one sample.
-
-    Returns
-    -------
-    list of Subset
-        One per fraction, each in the order of the data.
-
-    Raises
-    ------
-    ValueError
-        If the fractions are not positive with sum 1, `labels` is not one class per sample, or a part would get no sample.
 
     Examples
     --------
@@ -346,12 +322,8 @@ def split(
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move every tensor of a batch to a device.
 
-    Parameters
-    ----------
-    batch : object
-        A tensor, or tuples, lists and mappings of tensors, nested in any way. Other things stay as they are.
-    device : torch.device
-        Where to. Tensors that are there already are not copied.
+    It may be a tensor, or tuples, lists and mappings of tensors, nested in any way; other things stay as they are. Tensors
+    that are there already are not copied.
 
     Examples
     --------

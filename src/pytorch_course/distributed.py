@@ -241,7 +241,7 @@ def _join(device: torch.device, rank: int, size: int, restarts: int, timeout: ti
 def launch(
     fn: Callable[..., T], /, *args: Any, nproc: int = 2, max_restarts: int = 0, timeout: float = 120, **kwargs: Any
 ) -> list[T]:
-    """Run a function on several processes of this machine, and return what each of them returned.
+    """Run a function on several processes of this machine, and return what each returned, in the order of the ranks.
 
     It is for learning and for tests. ``torchrun`` starts real runs, and the same function runs unchanged there; it
     joins the others with :func:`world`, or with :func:`torch.distributed.init_process_group`. The function and its
@@ -265,11 +265,6 @@ def launch(
     timeout : float
         Seconds after which all processes are killed, restarts included.
 
-    Returns
-    -------
-    list
-        One result per rank, in the order of the ranks.
-
     Raises
     ------
     LaunchError
@@ -277,8 +272,6 @@ def launch(
         timeout, or if this process is told to end. No process is left then.
     TypeError, ValueError
         If an argument cannot be pickled, a number is out of range, or all arguments together exceed 64 MiB.
-    OSError
-        If this is Windows.
 
     Examples
     --------

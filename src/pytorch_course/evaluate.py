@@ -22,7 +22,7 @@ _LOADER = (*_WORKERS, "collate_fn", "pin_memory")
 def evaluate(
     model: nn.Module, batches: Any, metrics: Mapping[str, Any], *, device: torch.device | str | None = None
 ) -> dict[str, float]:
-    """Measure a model, exactly over every sample.
+    """Measure a model, exactly over every sample: a float for the name of every metric.
 
     A mean of batch means is wrong when the last batch is short. So values are added up over all batches and all processes
     before anything is divided. The model is in evaluation mode and computes no gradients; afterwards every submodule has its
@@ -43,17 +43,10 @@ def evaluate(
     device : torch.device or str, optional
         Where batches go. By default where the model is.
 
-    Returns
-    -------
-    dict
-        A float for every name.
-
     Raises
     ------
-    ValueError
-        If there is no batch, the loader leaves samples out, or a metric returns something else.
-    TypeError
-        If a batch is a mapping.
+    ValueError, TypeError
+        If there is no batch, a batch is a mapping, the loader leaves samples out, or a metric returns something else.
 
     Examples
     --------
@@ -90,26 +83,12 @@ def predict(model: nn.Module, batches: Any, *, device: torch.device | str | None
     This holds for a shuffled loader of :func:`pytorch_course.data.loader` as well, and on many processes, where every process
     gets all the outputs. Modes, gradients and loaders are handled as in :func:`evaluate`.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Called as ``model(input)``.
-    batches : iterable
-        Tuples or lists with the input first, or inputs alone.
-    device : torch.device or str, optional
-        Where batches go. By default where the model is.
-
-    Returns
-    -------
-    Tensor
-        Outputs on the CPU, one row per sample.
+    The outputs are on the CPU, one row per sample. A batch is a tuple or list with the input first, or the input alone.
 
     Raises
     ------
-    ValueError
-        If there is no batch, or the loader leaves samples out or has an order that cannot be undone.
-    TypeError
-        If a batch is a mapping.
+    ValueError, TypeError
+        If there is no batch, a batch is a mapping, or the loader leaves samples out or has an order that cannot be undone.
 
     Examples
     --------

@@ -21,12 +21,7 @@ def seed_everything(seed: int) -> None:
     Parameters
     ----------
     seed : int
-        From 0 to 2**32 - 1. NumPy accepts no more, and torch's CPU generator uses only the low 32 bits.
-
-    Raises
-    ------
-    ValueError
-        If `seed` is anything else. Nothing has been seeded then.
+        From 0 to 2**32 - 1; anything else is a ValueError, and nothing has been seeded then.
 
     Examples
     --------
@@ -46,11 +41,8 @@ def rng_state() -> dict[str, Any]:
 
     An accelerator that this process has not used yet is left alone, because asking it would start it.
 
-    Returns
-    -------
-    dict
-        ``python`` and ``numpy``: the tuples of :func:`random.getstate` and :func:`numpy.random.get_state`. ``torch``: a
-        uint8 tensor. ``accelerator``: one such tensor for each name of a device.
+    ``python`` and ``numpy`` are the tuples of :func:`random.getstate` and :func:`numpy.random.get_state`, ``torch`` is a uint8
+    tensor, and ``accelerator`` has one such tensor for each name of a device.
 
     Examples
     --------
@@ -78,11 +70,6 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     """Put every generator back where :func:`rng_state` found it.
 
     If it holds an accelerator that this machine does not have, a warning says so, and the rest is restored.
-
-    Parameters
-    ----------
-    state : mapping
-        What :func:`rng_state` returned, in this process or in another, tensors on any device.
 
     Raises
     ------
@@ -141,17 +128,12 @@ def keyed(*key: str | SupportsIndex) -> Iterator[Callable[..., None]]:
     Parameters
     ----------
     *key : int or str
-        At least one part. Order and type matter: ``keyed(1, 2)``, ``keyed(2, 1)`` and ``keyed("1", 2)`` all differ.
+        At least one part; others are a TypeError. ``keyed(1, 2)``, ``keyed(2, 1)`` and ``keyed("1", 2)`` all differ.
 
     Yields
     ------
     callable
         ``reseed(*more)`` begins the stream of ``keyed(*key, *more)``. In a loop that costs less than one block each.
-
-    Raises
-    ------
-    TypeError
-        If the key is empty, or a part is neither an integer nor a string.
 
     Examples
     --------
