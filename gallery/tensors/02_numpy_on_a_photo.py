@@ -7,7 +7,9 @@ Brighten, crop, recolour, mirror, pixelate and mask a photograph, and hand it to
 .. lesson::
    :needs: tensors/01_numpy_arrays
    :data: two photographs
-   :keywords: image processing, picture, uint8 overflow, wrap around, clip, RGB, BGR, HWC, CHW, channels first, channels last, greyscale, grayscale, luminance, crop, flip, mosaic, pixelate, mask, colour splash, color splash, negative strides are not supported, avg_pool2d not implemented for Byte
+   :keywords: image processing, picture, uint8 overflow, wrap around, clip, RGB, BGR, HWC, CHW, channels first, channels last,
+      greyscale, grayscale, luminance, crop, flip, mosaic, pixelate, mask, colour splash, color splash, negative strides are
+      not supported, avg_pool2d not implemented for Byte
    :thumbnail: 7
 """
 

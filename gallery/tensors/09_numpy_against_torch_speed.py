@@ -7,7 +7,9 @@ Port an old NumPy program to PyTorch, measure which step paid, and say what thre
 .. lesson::
    :needs: tensors/01_numpy_arrays tensors/03_tensor_creation tensors/08_broadcasting
    :data: a photograph that comes with scikit-learn
-   :keywords: benchmark, timing, timeit, perf_counter, torch.utils.benchmark, vectorize, vectorization, slow for loop, threads, set_num_threads, GPU, CUDA, accelerator, synchronize, CuPy, arithmetic intensity, roofline, overhead, k-means, port NumPy to PyTorch, Expected all tensors to be on the same device, why is PyTorch slow
+   :keywords: benchmark, timing, timeit, perf_counter, torch.utils.benchmark, vectorize, vectorization, slow for loop, threads,
+      set_num_threads, GPU, CUDA, accelerator, synchronize, CuPy, arithmetic intensity, roofline, overhead, k-means, port
+      NumPy to PyTorch, Expected all tensors to be on the same device, why is PyTorch slow
    :thumbnail: 1
 """
 

@@ -7,8 +7,8 @@ Take a data set from its file to a trained network whose mistakes you have looke
 .. lesson::
    :needs: training/03_training_loop
    :data: scikit-learn's handwritten digits; MNIST when it is on this machine
-   :keywords: MNIST, KMNIST, image classification, convolutional network, CNN, data augmentation, confusion matrix, precision, recall,
-      one-cycle learning rate, OneCycleLR, worst mistakes, confidence threshold, reject option
+   :keywords: MNIST, KMNIST, image classification, convolutional network, CNN, data augmentation, confusion matrix, precision,
+      recall, one-cycle learning rate, OneCycleLR, worst mistakes, confidence threshold, reject option
    :thumbnail: 4
 """
 
