@@ -88,9 +88,9 @@ def train(
     ----------
     state : TrainState
         Model, optimizer and position. It changes with every update.
-    batches : iterable with a length
-        Best from :func:`pytorch_course.data.loader`. Others are asked for their first batches again after a ``break``, and
-        must give the same ones.
+    batches : iterable
+        With a length, best from :func:`pytorch_course.data.loader`. Others are asked for their first batches again after a
+        ``break``, and must give the same ones.
     loss_fn : callable
         ``loss_fn(model, batch)`` returns the mean loss over the samples of the batch, a scalar. When the mean is over
         something else (tokens, pixels, what a mask leaves), it returns ``(sum, count)``: then the gradient is that of
