@@ -104,10 +104,8 @@ def graph(t: torch.Tensor, names: Mapping[str, torch.Tensor] | None = None) -> G
 
     Raises
     ------
-    TypeError
-        If ``t`` or a value of ``names`` is not a tensor.
-    ValueError
-        If ``t`` has no history: it is a leaf, or nothing it was computed from requires a gradient.
+    TypeError, ValueError
+        If ``t`` is no tensor, or has no history: it is a leaf, or nothing it was computed from requires a gradient.
 
     Examples
     --------

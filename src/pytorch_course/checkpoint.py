@@ -93,8 +93,6 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
     ------
     CheckpointError
         If the file is damaged, is not a file of :func:`torch.save`, or needs code to be read. The message says where.
-    OSError
-        If the file cannot be opened.
 
     Examples
     --------
@@ -122,15 +120,9 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
 class Checkpoints:
     """The checkpoints of one run, in one folder: the newest few, one file per step.
 
-    With :mod:`torch.distributed` initialised, every rank must call the methods: only rank 0 writes, every rank reads,
-    and an error on one rank is raised on all.
-
-    Parameters
-    ----------
-    folder : path
-        The folder of this run alone. The first call makes it.
-    keep : int
-        How many undamaged checkpoints to keep, at least 1.
+    The `folder` belongs to this run alone, and the first call makes it. It keeps so many undamaged checkpoints. With
+    :mod:`torch.distributed` initialised, every rank must call the methods: only rank 0 writes, every rank reads, and an
+    error on one rank is raised on all.
 
     Examples
     --------
@@ -154,10 +146,7 @@ class Checkpoints:
     def save(self, state: State) -> Path:
         """Write the state under its step, remove the oldest files, and return the new one.
 
-        Raises
-        ------
-        CheckpointError
-            As :func:`save`; or if the folder has an undamaged later step, because then the run was not resumed.
+        It raises CheckpointError as :func:`save`, and if there is an undamaged later step: the run was not resumed.
         """
         snapshot = state.state_dict()
         return _together(lambda: self._write(snapshot, state.step), rank_zero=True)
@@ -165,10 +154,7 @@ class Checkpoints:
     def resume(self, state: State) -> int:
         """Load the newest undamaged checkpoint and return its step, or 0 without one; warn of damaged ones after it.
 
-        Raises
-        ------
-        CheckpointError
-            If every checkpoint is damaged, or if the newest undamaged one does not fit `state`.
+        It raises CheckpointError if every checkpoint is damaged, or if the newest undamaged one does not fit `state`.
         """
         path = _together(self._newest, rank_zero=True)
         if self._damaged:
@@ -186,7 +172,9 @@ class Checkpoints:
     def _write(self, snapshot: dict[str, Any], step: int) -> Path:
         later = [there for there, path in self._files() if there > step and path not in self._damaged]
         if later:
-            raise CheckpointError(f"{self.folder} holds the later step {later[-1]}: resume from it, or choose another folder")
+            raise CheckpointError(
+                f"{self.folder} holds the later step {later[-1]}: resume from it, or choose another folder"
+            )
         path = save(snapshot, self.folder / f"step-{step:09d}.pt")
         self._damaged.pop(path, None)
         undamaged = [there for there, file in self._files() if file not in self._damaged]

@@ -160,11 +160,6 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
     timeout : float
         Seconds to wait for the other ranks, when joining and in every collective operation.
 
-    Yields
-    ------
-    World
-        This process's place among the others.
-
     Raises
     ------
     RuntimeError
@@ -256,8 +251,6 @@ def launch(
     ----------
     fn : callable
         The function; every rank calls ``fn(*args, **kwargs)``.
-    *args, **kwargs
-        Its arguments.
     nproc : int
         Number of processes.
     max_restarts : int

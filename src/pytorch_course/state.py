@@ -32,8 +32,8 @@ class TrainState:
     scaler : torch.amp.GradScaler, optional
         Scales the loss, which float16 needs.
     **extras
-        Whatever else belongs to the run and has ``state_dict`` and ``load_state_dict``: a loss with parameters, an average
-        of the weights, a scheduler stepped per epoch. They are saved and restored, and found in ``extras``.
+        What else has ``state_dict`` and ``load_state_dict`` and shall be saved: a loss with parameters, an average of the
+        weights, a scheduler stepped per epoch. Found in ``extras``.
 
     Attributes
     ----------
@@ -42,8 +42,7 @@ class TrainState:
     epoch, batch : int
         The next batch to train on, both counted from 0.
     data : dict or None
-        What :func:`pytorch_course.train.train` read last: samples, batch size, seed. A run goes on inside an epoch only with
-        the same.
+        What :func:`pytorch_course.train.train` read last; inside an epoch it goes on only with the same.
 
     Examples
     --------

@@ -112,12 +112,7 @@ class Layout:
 def layout(t: torch.Tensor) -> Layout:
     """Describe how a dense tensor reads its storage, as plain numbers that print and ``plot()``.
 
-    Raises
-    ------
-    TypeError
-        If ``t`` is not a tensor, or is sparse, quantised or nested.
-    ValueError
-        If ``t`` has no memory of its own, as on the meta device, or its storage has been freed.
+    What is no dense tensor is a ``TypeError``; one without memory, as on the meta device, is a ``ValueError``.
 
     Examples
     --------
@@ -235,10 +230,7 @@ class StorageMap:
 def storage_map(**named: torch.Tensor) -> StorageMap:
     """Find which cells of one storage each named dense tensor touches. The map prints and has ``plot()``.
 
-    Raises
-    ------
-    ValueError
-        If no tensor is given, or one differs from the first in its storage or in the bytes of an element.
+    A tensor that differs from the first in its storage or in the bytes of an element is a ``ValueError``.
 
     Examples
     --------
@@ -345,14 +337,8 @@ def broadcast(*shapes: Sequence[SupportsIndex] | SupportsIndex) -> Broadcast:
 
     Sizes on one axis agree when they are equal or one of them is 1; a missing axis counts as 1. A size of 1 is
     stretched to the other size, also when that is 0. The result is that of :func:`torch.broadcast_shapes`. Where there
-    is none, the axis of the clash is the answer: that is no error.
-
-    Raises
-    ------
-    TypeError
-        If a shape is not made of integers.
-    ValueError
-        If a size is negative.
+    is none, the axis of the clash is the answer: that is no error. A shape not made of integers is a ``TypeError``, a
+    negative size a ``ValueError``.
 
     Examples
     --------

@@ -27,13 +27,11 @@ class Step(NamedTuple):
     ----------
     number : int
         The ``step`` of the state, counted from 1.
-    epoch : int
-        The epoch that the update belongs to, counted from 0.
-    batch : int
-        Batches of this epoch done so far, those of the update included.
+    epoch, batch : int
+        The epoch of the update, counted from 0, and how many of its batches are done, those of the update included.
     loss : Tensor
-        Mean loss of the update's batches, before the update. Scalar, detached, on the device of the model. On many
-        processes it is the share of this one, and the mean over the processes is the loss.
+        Mean loss of the update's batches, before the update: scalar, detached, where the model is. On many processes it is
+        the share of this one, and the mean over the processes is the loss.
     grad_norm : Tensor or None
         Norm of the gradient before it was clipped, scalar. None without ``max_grad_norm``.
     end_of_epoch : bool
@@ -195,7 +193,7 @@ def train(
                     nn.utils.clip_grads_with_norm_(_parameters(state), max_grad_norm, norm)
 
                 # 3. Update the weights and the position, both or neither.
-                with _InterruptsHeld():
+                with _interrupts_held():
                     if scaler is None:
                         optimizer.step()
                     else:
@@ -282,24 +280,21 @@ def _unsynchronised(model: Any) -> Iterator[None]:
         model.set_requires_gradient_sync(True)
 
 
-class _InterruptsHeld:
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
     """Ctrl-C waits until the end of the block, so that it does not leave half an update."""
-
-    def __enter__(self) -> None:
-        self.caught: tuple[Any, ...] | None = None
-        self.handler: Any = signal.getsignal(signal.SIGINT)
-        self.holds = callable(self.handler) and threading.current_thread() is threading.main_thread()
-        if self.holds:
-            signal.signal(signal.SIGINT, self._note)
-
-    def _note(self, *arguments: Any) -> None:
-        self.caught = arguments
-
-    def __exit__(self, *exception: object) -> None:
-        if self.holds:
-            signal.signal(signal.SIGINT, self.handler)
-            if self.caught:
-                self.handler(*self.caught)
+    caught: list[tuple[Any, ...]] = []
+    handler: Any = signal.getsignal(signal.SIGINT)
+    holds = callable(handler) and threading.current_thread() is threading.main_thread()
+    if holds:
+        signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
+    try:
+        yield
+    finally:
+        if holds:
+            signal.signal(signal.SIGINT, handler)
+    if caught:
+        handler(*caught[0])
 
 
 def _ranks(model: nn.Module) -> int:
