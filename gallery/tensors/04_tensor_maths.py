@@ -239,9 +239,9 @@ assert w.grad.tolist() == [0, 1, 0]
 
 torch.testing.assert_close(x.tanh(), 2 * (2 * x).sigmoid() - 1)
 assert torch.equal(x.pow(2), x**2)
-edges = torch.tensor([0.0]).log(), torch.tensor([100.0]).exp()
-print("log(0)", edges[0].item(), "exp(100)", edges[1].item())
-assert torch.tensor(20.0).sigmoid() == 1  # on paper, never
+zero, twenty, hundred = torch.tensor([0.0, 20.0, 100.0])
+print(f"log(0) {zero.log()}, exp(100) {hundred.exp()}, sigmoid(20) {twenty.sigmoid()}")
+assert twenty.sigmoid() == 1  # on paper, never
 
 # %%
 # One function takes two tensors. The angle of a point is :func:`torch.atan2` of :math:`y` *and* :math:`x`; their quotient has forgotten the
@@ -313,16 +313,14 @@ assert counts.add_(1) is counts and counts.tolist() == [2, 3]
 # The fix is to convert once, ``pixels.float()``, before you compute. When two dtypes meet, PyTorch **promotes** both to one from a table:
 
 # fold: the table of promotion
-kinds = [torch.bool, torch.uint8, torch.int8, torch.int64]
+kinds = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int64]
 kinds += [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-names = ["bool", "u8", "i8", "i64", "f16", "bf16", "f32", "f64"]
+names = ["bool", "u8", "i8", "i16", "i64", "f16", "bf16", "f32", "f64"]
 print("     ", *(f"{name:>5}" for name in names))
 for name, row in zip(names, kinds):
     line = [torch.promote_types(row, column) for column in kinds]
-    print(
-        f"{name:<5}",
-        *(f"{names[kinds.index(k)] if k in kinds else 'i16':>5}" for k in line),
-    )
+    promoted = [names[kinds.index(dtype)] for dtype in line]
+    print(f"{name:<5}", *(f"{other:>5}" for other in promoted))
     for column, dtype in zip(kinds, line):
         assert (torch.ones(1, dtype=row) + torch.ones(1, dtype=column)).dtype == dtype
 
