@@ -78,7 +78,7 @@ print("largest gap between the pairs:", np.abs(gap).max().round(9))
 assert np.allclose(sums[0] + sums[3], sums[1] + sums[2])
 
 # %%
-# The lamp computes *exclusive or*, XOR, the famous limit of a single layer :cite:p:`minsky1969`. Put two **hidden
+# The lamp computes *exclusive or*, XOR, the famous limit of a single :term:`layer` :cite:p:`minsky1969`. Put two **hidden
 # units** in between, each with its own weights for the switches and a bend, ``tanh``.
 
 
@@ -103,8 +103,8 @@ print(f"loss of random weights: {loss(W1, b1, W2, b2):.3f}")
 # ------------------------
 #
 # Nine numbers to adjust, and only the answers have a right value. Take one weight far from the loss, from the second switch to the second
-# hidden unit. It reaches the loss by one path, and :doc:`/lessons/optimization/01_autograd_graph` says what to do: multiply the factors
-# along it.
+# hidden unit. It reaches the loss by one path, and the :term:`chain rule` of :doc:`/lessons/optimization/01_autograd_graph`
+# says what to do: multiply the factors along it.
 
 # fold: the network with one path
 fig, ax = plt.subplots(figsize=(6.4, 2.6))
@@ -132,7 +132,7 @@ ax.axis("off")
 #    :alt: A network drawn as circles: two inputs, two hidden units, one answer, the loss. A thick path runs from the second input through
 #       the second hidden unit and the answer to the loss, with a factor beside each piece.
 #
-# The loss is a mean over four cases: four such products, and the gradient is their sum. Compare it with a nudge:
+# The loss is a mean over four cases: four such products, and the :term:`gradient` is their sum. Compare it with a nudge:
 
 A, answers = forward(W1, b1, W2, b2)
 error = (answers - Y)[:, 0]

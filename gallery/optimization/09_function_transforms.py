@@ -51,9 +51,9 @@ for _ in range(200):
 print(f"loss {loss:.3f}")
 
 # %%
-# The gradient of that loss is a mean: a vote of 1,797 samples, of which you see the result only. A sample that fits the others has nothing
-# to complain about. One that contradicts them pulls at every step, in vain. So look at the **gradient of each sample**, and at how long it
-# is. With the tools you have, that is a loop.
+# The :term:`gradient` of that loss is a mean: a vote of 1,797 samples, of which you see the result only. A sample that fits the others has
+# nothing to complain about. One that contradicts them pulls at every step, in vain. So look at the **gradient of each sample**, and at how
+# long it is. With the tools you have, that is a loop.
 
 
 def one_by_one():
@@ -68,8 +68,8 @@ def one_by_one():
 
 # %%
 # And this is the same in two words. :func:`torch.func.grad` turns the loss of one sample into the gradient for one sample;
-# :func:`torch.func.vmap` turns that into the gradients of all. The loss must be a *function* of the weights for this, and a module keeps
-# its weights to itself; :func:`torch.func.functional_call` runs it with those that you hand in.
+# :func:`torch.func.vmap` turns that into the gradients of all. The loss must be a *function* of the weights for this, and a :term:`module`
+# keeps its weights to itself; :func:`torch.func.functional_call` runs it with those that you hand in.
 
 import time
 
