@@ -236,7 +236,7 @@ def matrices(weights):
 # Eight layers, and a batch that runs through. :meth:`torch.Tensor.requires_grad_` switches the request of a leaf off: that layer is
 # *frozen*. What is held at the end of the forward pass?
 
-generator = torch.Generator().manual_seed(0)
+generator = torch.manual_seed(0)
 batch = torch.randn(64, 64, generator=generator)
 weights = [torch.randn(64, 64, generator=generator) / 8 for _ in range(8)]
 

@@ -388,6 +388,7 @@ assert level.sum() > 0.8 * stuck[2]
 # On the way back a linear layer passes ``dY @ W`` on and keeps two sums for itself. Compare what you derive on paper with autograd before
 # you train.
 
+torch.manual_seed(0)
 X8 = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
 W = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
 b = torch.randn(2, dtype=torch.float64, requires_grad=True)

@@ -341,6 +341,7 @@ assert torch.result_type(half, torch.tensor(1.5, dtype=torch.float64)) == half.d
 # ``dim`` is the axis that disappears. Keep it with ``keepdim=True`` when the result meets the table again, and always name it for
 # ``softmax``.
 
+torch.manual_seed(0)
 table = torch.rand(8, 5)  # a row per sample
 centred = table - table.mean(dim=0)  # each column has mean 0
 shares = table / table.sum(dim=1, keepdim=True)  # each row sums to 1

@@ -322,6 +322,7 @@ torch.testing.assert_close(normal.std(dim=(0, 2, 3)), torch.ones(3))
 #
 # Align at the right; 1 stretches, the rest must be equal. Compare shapes before you subtract what belongs together.
 
+torch.manual_seed(0)
 prediction = torch.rand(6, 1)
 target = torch.rand(6)
 target = target[:, None]  # a column, like the prediction
