@@ -6,19 +6,11 @@ from pytorch_course.datasets._samples import Samples
 
 
 def digits() -> Samples:
-    """1,797 handwritten digits, 8x8 pixels.
+    """1,797 handwritten digits: ``image`` float32 [1797, 1, 8, 8] from 0 (paper) to 1 (ink), ``label`` int64 [1797].
 
-    Each pixel counts how many of the 4x4 dots beneath it were inked: 0 to 16, here divided by 16.
-
-    Returns
-    -------
-    Samples
-        ``image`` float32 [1797, 1, 8, 8] from 0 (paper) to 1 (ink); ``label`` int64 [1797].
-
-    Notes
-    -----
-    E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998. These
-    are its test part. Its 13 writers are not named, so no split can keep a writer's digits on one side.
+    A pixel is the share of inked dots among the 4x4 beneath it. From E. Alpaydin and C. Kaynak, *Optical Recognition of
+    Handwritten Digits*, UCI Machine Learning Repository, 1998: its test part. The 13 writers are not named, so no split
+    can keep a writer's digits on one side.
 
     Examples
     --------
@@ -32,19 +24,12 @@ def digits() -> Samples:
 
     bunch = load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
-    return Samples("digits", {"image": images, "label": torch.tensor(bunch.target)}, classes=list("0123456789"))
+    return Samples("digits", {"image": images, "label": torch.tensor(bunch.target)}, classes="0123456789")
 
 
 def photographs() -> Samples:
-    """Two colour photographs: a Chinese temple and a flower.
+    """A Chinese temple and a flower: ``image`` uint8 [2, 3, 427, 640], 0 to 255, and ``label`` int64 [2].
 
-    Returns
-    -------
-    Samples
-        ``image`` uint8 [2, 3, 427, 640], channels first, 0 to 255; ``label`` int64 [2].
-
-    Notes
-    -----
     Both are CC BY 2.0, from Flickr: ``china`` by danielbuechele, ``flower`` by vultilion.
 
     Examples

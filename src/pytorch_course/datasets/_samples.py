@@ -11,35 +11,25 @@ class DatasetError(RuntimeError):
 
 
 class Samples(TensorDataset):
-    """Named tensors of equal length. Row i of all of them together is sample i.
+    """Named tensors of equal length: a :class:`torch.utils.data.TensorDataset` that prints what it holds.
 
-    It is a :class:`torch.utils.data.TensorDataset` that prints what it holds. So :class:`torch.utils.data.DataLoader`
-    takes it, ``images, labels = digits().tensors`` takes it apart, and ``data.columns["image"]`` is one of them.
+    A :class:`torch.utils.data.DataLoader` takes it, ``images, labels = digits().tensors`` takes it apart, and
+    ``data.columns["image"]`` is one of them. Columns that differ in length, or none, raise a ValueError.
 
     Parameters
     ----------
-    title : str
-        Name of the data, for the print-out.
     columns : mapping of str to Tensor
-        In the order in which a sample lists them. The label, where there is one, comes last.
-    classes : sequence of str
-        ``classes[k]`` is the name of label k.
-
-    Raises
-    ------
-    ValueError
-        If there is no column, or the columns differ in length.
+        In the order in which a sample lists them, the label last.
+    title, classes : str, sequence of str
+        Name of the data, for the print-out, and ``classes[k]``, the name of label k.
 
     Examples
     --------
-    >>> data = Samples("fruit", {"size": torch.ones(3, 2), "label": torch.tensor([1, 0, 1])}, classes=["fig", "kiwi"])
-    >>> data
+    >>> Samples("fruit", {"size": torch.ones(3, 2), "label": torch.tensor([1, 0, 1])}, classes=["fig", "kiwi"])
     fruit: 3 samples
       size     float32 [2], 1 to 1
       label    int64, 0 to 1
       classes  fig, kiwi
-    >>> data[:2][1]
-    tensor([1, 0])
     """
 
     def __init__(self, title: str, columns: Mapping[str, torch.Tensor], *, classes: Sequence[str] = ()) -> None:
