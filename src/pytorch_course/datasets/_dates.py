@@ -1,4 +1,4 @@
-"""Dates as people write them, in English, in numbers and in Chinese, with the same date in ISO form: to translate."""
+"""Dates as people write them, with the same date in ISO form: to translate."""
 
 import datetime
 import random
@@ -6,25 +6,14 @@ from collections.abc import Callable
 
 from pytorch_course.datasets._samples import at_least
 
-_MONTHS, _DAYS = (
-    text.split(", ")
-    for text in (
-        "January, February, March, April, May, June, July, August, September, October, November, December",
-        "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
-    )
-)
-_NUMERALS = "〇一二三四五六七八九"
+_YEAR = "January February March April May June July August September October November December"
+_MONTHS = _YEAR.split()
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
 def _ordinal(day: int) -> str:
     ending = "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
     return f"{day}{ending}"
-
-
-def _chinese(number: int) -> str:
-    """A number from 1 to 99 in Chinese numerals: 十二, 二十三."""
-    tens, ones = divmod(number, 10)
-    return ("" if tens < 2 else _NUMERALS[tens]) + ("十" if tens else "") + (_NUMERALS[ones] if ones else "")
 
 
 FORMS: dict[str, Callable[[datetime.date], str]] = {
@@ -40,36 +29,18 @@ FORMS: dict[str, Callable[[datetime.date], str]] = {
     "03.03.2024": lambda d: f"{d.day:02}.{d.month:02}.{d.year}",
     "3/3/2024": lambda d: f"{d.month}/{d.day}/{d.year}",
     "2024年3月3日": lambda d: f"{d.year}年{d.month}月{d.day}日",
-    "二〇二四年三月三日": lambda d: (
-        f"{''.join(_NUMERALS[int(digit)] for digit in str(d.year))}年{_chinese(d.month)}月{_chinese(d.day)}日"
-    ),
 }
 """How each form writes a date; its key is 3 March 2024 in that form. Dots mean day first, slashes month first."""
 
 
 def dates(n: int, *, seed: int = 0) -> list[tuple[str, str]]:
-    """Write `n` random dates of the years 1900 to 2099 in random forms, next to the same dates in ISO 8601.
+    """Write `n` random dates of the years 1900 to 2099 in random forms: pairs of a text and its date in ISO 8601.
 
-    Every text has one meaning, by two rules. Numbers with dots are day.month.year, as in Germany. Numbers with slashes
-    are month/day/year, as in the United States, unless the year stands first. Years always have four digits.
+    Every text has one meaning, by two rules: numbers with dots are day.month.year, as in Germany; numbers with slashes
+    are month/day/year, as in the United States, unless the year stands first. A text has at most 30 characters.
 
     Pair i depends on `seed` and i, not on `n`. Days are drawn evenly, so test data under another seed shares some dates
-    with the training data, seldom in the same form.
-
-    Parameters
-    ----------
-    n, seed : int
-        Number of pairs, and what chooses them.
-
-    Returns
-    -------
-    list of tuple of str
-        Pairs of a text, of at most 30 characters, and its date in ISO form, always of 10.
-
-    Raises
-    ------
-    ValueError
-        If `n` is negative.
+    with the training data, seldom in the same form. A negative `n` raises a ValueError.
 
     Examples
     --------
