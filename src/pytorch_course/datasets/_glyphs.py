@@ -8,128 +8,91 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from pytorch_course.datasets._samples import Samples, at_least
 from pytorch_course.rng import keyed
 
-FONTS = (
-    *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
-    *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
+_STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
+_FONTS = (
+    *(f"{family}{style}" for family in ("DejaVuSans", "DejaVuSansMono") for style in _STYLES),
     *(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")),
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
     *("cmr10", "cmb10", "cmti10", "cmmi10", "cmss10", "cmtt10"),
 )
-"""Fonts to draw with. The last six, Computer Modern, are used for Latin letters and digits only."""
-
 _BLOCK = 256
 
 
 def glyphs(
-    n: int,
-    *,
-    classes: Sequence[str] = "0123456789",
-    size: int = 28,
-    seed: int = 0,
-    fonts: Sequence[str] = FONTS,
-    distortion: float = 1.0,
+    n: int, *, classes: Sequence[str] = "0123456789", size: int = 28, seed: int = 0, distortion: float = 1.0
 ) -> Samples:
-    """Draw `n` pictures of single characters, white on black as in MNIST.
+    """Draw `n` pictures of characters, white on black as in MNIST: ``image`` uint8 [n, 1, size, size], ``label`` [n].
 
     Each picture takes a random character and a random font that has it, turns it by up to 15 degrees, shears, scales
     and shifts it, varies its contrast and adds noise. Picture i depends on `seed` and i (and on the other arguments),
-    not on `n`: the first hundred of a thousand are the hundred you get alone. Use another seed for test data.
+    not on `n`. Use another seed for test data. An argument out of range raises a ValueError.
 
     Parameters
     ----------
-    n : int
-        Number of pictures.
+    n, size, seed : int
+        Number of pictures, their height and width in pixels (at least 8), and what chooses them.
     classes : str or sequence of str
-        The characters to draw, each once. Any script of the fonts will do: Latin, Greek, Cyrillic, Hebrew, Arabic ...
-        Some characters look alike (``O`` and ``0``, Latin ``A`` and Greek ``Α``): nobody can tell those apart.
-    size : int
-        Height and width of a picture in pixels, at least 8.
-    seed : int
-        Chooses the pictures.
-    fonts : sequence of str
-        Names out of ``FONTS``. Train on some and test on others to see what a model makes of an unknown hand.
+        The characters to draw, each once, of any script of the fonts: Latin, Greek, Cyrillic, Hebrew, Arabic ...
+        ``classes[k]`` has the label k. Some look alike (``O`` and ``0``): nobody can tell those apart.
     distortion : float
         1 as described, 0 for clean, upright, centred characters, at most 3. Larger is harder.
 
-    Returns
-    -------
-    Samples
-        ``image`` uint8 [n, 1, size, size], 0 (black) to 255; ``label`` int64 [n], the position in `classes`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, or no font has one of the characters.
-
     Examples
     --------
-    >>> data = glyphs(100, classes="αβγ")
-    >>> data
-    glyphs: 100 samples
-      image    uint8 [1, 28, 28], 0 to 255
-      label    int64, 0 to 2
-      classes  α, β, γ
-    >>> torch.equal(data.tensors[0][:10], glyphs(10, classes="αβγ").tensors[0])
-    True
+    >>> images, labels = glyphs(100, classes="αβγ").tensors
+    >>> images.shape, labels.max()
+    (torch.Size([100, 1, 28, 28]), tensor(2))
     """
     at_least(n=(n, 0), size=(size, 8))
     if not 0 <= distortion <= 3:
         raise ValueError(f"distortion is {distortion}, expected a number from 0 to 3")
     if not classes or len(set(classes)) < len(classes) or any(len(char) != 1 for char in classes):
         raise ValueError(f"classes is {classes!r}, expected single characters, at least one and none twice")
-    atlas, first, count = _atlas(tuple(classes), size, tuple(fonts))
-    images = torch.empty(n, 1, size, size, dtype=torch.uint8)
-    labels = torch.empty(n, dtype=torch.int64)
-    for start in range(0, n, _BLOCK):
+    atlas, first, count = _atlas(tuple(classes), size)
+    blocks = []
+    for start in range(0, max(n, 1), _BLOCK):
         with keyed("glyphs", seed, start // _BLOCK):
             pick, place, noise = torch.rand(2, _BLOCK), torch.rand(8, _BLOCK), torch.randn(_BLOCK, 1, size, size)
         label = (pick[0] * len(classes)).long()
         drawn = _distort(atlas[first[label] + (pick[1] * count[label]).long()], place, noise, size, distortion)
-        labels[start : start + _BLOCK] = label[: n - start]
-        images[start : start + _BLOCK] = drawn[: n - start]
+        blocks.append((drawn, label))
+    images, labels = (torch.cat(column)[:n] for column in zip(*blocks, strict=True))
     return Samples("glyphs", {"image": images, "label": labels}, classes=classes)
 
 
-def _distort(
-    sources: torch.Tensor, place: torch.Tensor, noise: torch.Tensor, size: int, distortion: float
-) -> torch.Tensor:
+def _distort(sources: Tensor, place: Tensor, noise: Tensor, size: int, distortion: float) -> Tensor:
     """Sample each source under its own affine map, then set contrast and add noise: uint8 [B, 1, size, size]."""
     turn, shear, stretch_x, stretch_y, shift_x, shift_y = distortion * (2 * place[:6] - 1)
-    dim, grain = distortion * place[6:]
-    angle, shear = radians(15) * turn, 0.2 * shear
+    cos, sin = (radians(15) * turn).cos(), (radians(15) * turn).sin()
     scale_x, scale_y = 1 + 0.15 * stretch_x, 1 + 0.15 * stretch_y
-    cos, sin = angle.cos(), angle.sin()
     # grid_sample asks, for each target pixel, where in the source to look: so this is the inverse of the movement.
-    across = torch.stack([cos / scale_x, (sin + shear) / scale_x, 0.12 * shift_x], -1)
-    down = torch.stack([-sin / scale_y, cos / scale_y, 0.12 * shift_y], -1)
-    theta = torch.stack([across, down], 1)
+    across = [cos / scale_x, (sin + 0.2 * shear) / scale_x, 0.12 * shift_x]
+    down = [-sin / scale_y, cos / scale_y, 0.12 * shift_y]
+    theta = torch.stack([*across, *down], -1).view(-1, 2, 3)
     grid = F.affine_grid(theta, [len(sources), 1, size, size], align_corners=False)
-    ink = F.grid_sample(sources, grid, mode="bilinear", align_corners=False)
-    ink *= (1 - 0.4 * dim).clamp(min=0.2).view(-1, 1, 1, 1)
-    ink += noise * (0.12 * grain.view(-1, 1, 1, 1))
+    ink: Tensor = F.grid_sample(sources, grid, mode="bilinear", align_corners=False)
+    dim, grain = (distortion * place[6:]).view(2, -1, 1, 1, 1)
+    ink = ink * (1 - 0.4 * dim).clamp(min=0.2) + noise * (0.12 * grain)
     return ink.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 @lru_cache(maxsize=8)
-def _atlas(
-    classes: tuple[str, ...], size: int, fonts: tuple[str, ...]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _atlas(classes: tuple[str, ...], size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Every character in every font that has it, at twice the size; where each class starts, how many it has."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
-    if unknown := set(fonts) - set(FONTS):
-        raise ValueError(f"fonts has {', '.join(sorted(unknown))}, expected names out of {', '.join(FONTS)}")
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    faces = [FT2Font(str(folder / f"{name}.ttf")) for name in fonts]
+    faces = [FT2Font(str(folder / f"{name}.ttf")) for name in _FONTS]
     drawn = [[_draw(face, char, 2 * size) for face in faces if _can_draw(face, char)] for char in classes]
     if missing := [char for char, pictures in zip(classes, drawn, strict=True) if not pictures]:
-        raise ValueError(f"classes has {missing}, which none of the fonts {', '.join(fonts) or '()'} can draw")
+        raise ValueError(f"classes has {missing}, which none of the fonts can draw")
     count = torch.tensor([len(pictures) for pictures in drawn])
     atlas = torch.stack([picture for pictures in drawn for picture in pictures]).unsqueeze(1)
     # A 2x2 mean now saves averaging at each sampling: without it, thin strokes would flicker.
@@ -142,7 +105,7 @@ def _can_draw(face: Any, char: str) -> bool:
     return usable and char.isprintable() and not char.isspace() and ord(char) in face.get_charmap()
 
 
-def _draw(face: Any, char: str, side: int) -> torch.Tensor:
+def _draw(face: Any, char: str, side: int) -> Tensor:
     """One character centred in a square, its larger dimension at most 0.85 of the side: float32 [side, side]."""
     height = 0.82 * side
     for _ in range(2):
@@ -153,7 +116,5 @@ def _draw(face: Any, char: str, side: int) -> torch.Tensor:
         rows, columns = (np.flatnonzero(bitmap.any(axis)) for axis in (1, 0))
         bitmap = bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         height *= min(1, 0.85 * side / max(bitmap.shape))
-    square = torch.zeros(side, side)
     top, left = ((side - length) // 2 for length in bitmap.shape)
-    square[top : top + bitmap.shape[0], left : left + bitmap.shape[1]] = torch.from_numpy(bitmap)
-    return square
+    return F.pad(torch.from_numpy(bitmap), (left, side - left - bitmap.shape[1], top, side - top - bitmap.shape[0]))
