@@ -18,36 +18,21 @@ LIBRARIES = {
 }
 """The libraries, and the modules of each that are read besides the library itself."""
 
-_RUN = 8
-_CHANGING = {"numpy.sinc"}  # SciPy replaces its docstring when somebody imports it
-
 
 def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None = None) -> list[tuple[str, int]]:
-    """Collect the docstrings of libraries, labelled by library: a text classification that needs no download.
+    """Collect pairs of a docstring and the position of its library in `packages`: to classify, without a download.
 
     Public functions, classes, and what a class defines itself are read, so an inherited docstring does not come again.
-    Libraries also copy docstrings with small changes. So one stays only if at least half of its runs of eight words have
-    not occurred before, in any library. Docstrings of under eight words are left out.
-
-    The texts depend on the installed versions, and so does any accuracy you reach.
+    Libraries also copy docstrings with small changes. So one stays only if it has runs of eight words, and half of them
+    have not occurred before, in any library. The texts, and any accuracy you reach, depend on the installed versions.
 
     Parameters
     ----------
     packages : sequence of str
-        Names out of ``LIBRARIES``, each once. They are imported, which takes seconds.
+        Names out of torch, numpy, sklearn, matplotlib and pandas, each once, else a ValueError. They are imported.
     train : bool, optional
         None for all; True for about four fifths of the objects, False for the others. All methods of a class are on the
         same side, as they resemble each other. An object stays on its side when a library's version changes.
-
-    Returns
-    -------
-    list of tuple
-        Pairs of a text and its label, the position in `packages`.
-
-    Raises
-    ------
-    ValueError
-        If `packages` is empty or names a library twice or one that is not in ``LIBRARIES``.
 
     Examples
     --------
@@ -61,10 +46,10 @@ def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None
     for label, package in enumerate(packages):
         for name, text in _walk(package):
             words = text.split()
-            runs = {" ".join(words[i : i + _RUN]) for i in range(len(words) - _RUN + 1)}
+            runs = {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
             if runs and len(runs - known) >= len(runs) / 2:
                 known |= runs
-                if train is None or train != _held_out(name):
+                if train is None or train == (hashlib.sha256(name.encode()).digest()[0] >= 51):  # of 256: four fifths
                     rows.append((text, label))
     return rows
 
@@ -72,13 +57,7 @@ def docstrings(packages: Sequence[str] = tuple(LIBRARIES), *, train: bool | None
 def topics() -> str:
     """Read Python's help pages on the language: half a million characters of English, to model letter by letter.
 
-    They are what ``help("WITH")`` prints, one page after the other in the order of their names. They change with Python's
-    version.
-
-    Returns
-    -------
-    str
-        Licence of the text: PSF, as Python itself.
+    They are what ``help("WITH")`` prints; they change with Python's version, and have its licence (PSF).
 
     Examples
     --------
@@ -96,23 +75,20 @@ def _walk(package: str) -> Iterator[tuple[str, str]]:
     seen = set()
     for module_name in [package, *(f"{package}.{name}" for name in LIBRARIES[package].split())]:
         for name, member in _members(importlib.import_module(module_name), package):
-            if id(member) not in seen and f"{module_name}.{name}" not in _CHANGING:
+            if id(member) not in seen and f"{module_name}.{name}" != "numpy.sinc":  # SciPy replaces that docstring
                 seen.add(id(member))
                 for text in _texts(member):
                     yield f"{module_name}.{name}", text
 
 
-def _members(module: ModuleType, package: str) -> list[tuple[str, Any]]:
+def _members(module: ModuleType, package: str) -> Iterator[tuple[str, Any]]:
     space = vars(module)  # not getattr, which would wake up deprecated and experimental names
-    names = sorted(space.get("__all__", [name for name in space if not name.startswith("_")]))
-    return [(name, space[name]) for name in names if name in space and _belongs(space[name], package)]
-
-
-def _belongs(member: Any, package: str) -> bool:
-    if isinstance(member, np.ufunc):  # says numpy, whoever made it
-        return True
-    home = getattr(member, "__module__", None) or package
-    return (inspect.isclass(member) or inspect.isroutine(member)) and home.split(".")[0] == package
+    for name in sorted(space.get("__all__", [name for name in space if not name.startswith("_")])):
+        member = space.get(name)
+        home = getattr(member, "__module__", None) or package
+        ours = (inspect.isclass(member) or inspect.isroutine(member)) and home.split(".")[0] == package
+        if ours or isinstance(member, np.ufunc):  # a ufunc says numpy, whoever made it
+            yield name, member
 
 
 def _texts(member: Any) -> Iterator[str]:
@@ -121,7 +97,3 @@ def _texts(member: Any) -> Iterator[str]:
         documented = part is member or inspect.isroutine(part) or isinstance(part, property)
         if documented and isinstance(part.__doc__, str):
             yield inspect.cleandoc(part.__doc__)
-
-
-def _held_out(name: str) -> bool:
-    return hashlib.sha256(name.encode()).digest()[0] < 51  # of 256: a fifth
