@@ -13,90 +13,68 @@ import torch
 
 from pytorch_course.datasets._samples import DatasetError, Samples
 
-_PET_SIZE = 128
-
 
 class Source(NamedTuple):
-    """Where the files of one set live, online and here, and what their bytes hash to."""
+    """Where the files of one set live, online and here, what their bytes hash to, and what to use instead."""
 
     url: str
     folder: str  # under the data folder, as torchvision lays it out
     files: Mapping[str, str]  # name: SHA-256
     stand_in: str
-    unpacked: bool = False  # whether the sums are of what is inside
 
 
 # MNIST circulates packed by different versions of gzip, so what is inside is hashed: measured, and the same sums are
-# published widely. The others are sums of the archives as TensorFlow Datasets and Keras publish them. Torchvision has
-# MD5 sums only.
+# published widely. The others are sums of the archives as TensorFlow Datasets and Keras publish them.
+_SUMS = """
+ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  MNIST/raw/train-images-idx3-ubyte.gz
+65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5  MNIST/raw/train-labels-idx1-ubyte.gz
+0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7  MNIST/raw/t10k-images-idx3-ubyte.gz
+ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2  MNIST/raw/t10k-labels-idx1-ubyte.gz
+3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84  FashionMNIST/raw/train-images-idx3-ubyte.gz
+a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845  FashionMNIST/raw/train-labels-idx1-ubyte.gz
+346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073  FashionMNIST/raw/t10k-images-idx3-ubyte.gz
+67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5  FashionMNIST/raw/t10k-labels-idx1-ubyte.gz
+51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4  KMNIST/raw/train-images-idx3-ubyte.gz
+e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17  KMNIST/raw/train-labels-idx1-ubyte.gz
+edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5  KMNIST/raw/t10k-images-idx3-ubyte.gz
+20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c  KMNIST/raw/t10k-labels-idx1-ubyte.gz
+6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce  cifar-10-python.tar.gz
+67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d  oxford-iiit-pet/images.tar.gz
+52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91  oxford-iiit-pet/annotations.tar.gz
+"""
+
+
+def _source(url: str, folder: str, stand_in: str) -> Source:
+    rows = [(*path.rpartition("/"), total) for total, path in map(str.split, _SUMS.strip().splitlines())]
+    return Source(url, folder, {file: total for parent, _, file, total in rows if parent == folder}, stand_in)
+
+
 SOURCES = {
-    "MNIST": Source(
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "MNIST/raw",
-        {
-            "train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
-        "glyphs(60_000), or digits() for real handwriting",
-        unpacked=True,
-    ),
-    "FashionMNIST": Source(
+    "MNIST": _source("https://ossci-datasets.s3.amazonaws.com/mnist/", "MNIST/raw", "glyphs"),
+    "FashionMNIST": _source(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "FashionMNIST/raw",
-        {
-            "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        },
-        'glyphs(60_000, classes="ABCDEFGHIJ")',
+        "glyphs",
     ),
-    "KMNIST": Source(
-        "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-        "KMNIST/raw",
-        {
-            "train-images-idx3-ubyte.gz": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-            "train-labels-idx1-ubyte.gz": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-            "t10k-images-idx3-ubyte.gz": "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-            "t10k-labels-idx1-ubyte.gz": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-        },
-        'glyphs(60_000, classes="αβγδεζηθικ")',
-    ),
-    "CIFAR10": Source(
-        "https://www.cs.toronto.edu/~kriz/",
-        "",
-        {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
-        "shapes(50_000, size=32, max_objects=1)",
-    ),
-    "OxfordIIITPet": Source(
-        "https://thor.robots.ox.ac.uk/~vgg/data/pets/",
-        "oxford-iiit-pet",
-        {
-            "images.tar.gz": "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
-            "annotations.tar.gz": "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
-        },
-        "shapes(3_680), which has masks too",
-    ),
+    "KMNIST": _source("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "KMNIST/raw", "glyphs"),
+    "CIFAR10": _source("https://www.cs.toronto.edu/~kriz/", "", "shapes"),
+    "OxfordIIITPet": _source("https://thor.robots.ox.ac.uk/~vgg/data/pets/", "oxford-iiit-pet", "shapes"),
 }
 
 
 def public(name: str, *, train: bool = True, download: bool = False) -> Samples:
     """Read a public data set. It is never fetched unasked, never used unchecked and never replaced in silence.
 
-    The folder that ``PYTORCH_COURSE_DATA`` names holds the archives as torchvision lays them out, such as
-    ``MNIST/raw``, or those of MNIST in ``mnist``. Without the variable it is a cache folder of this user. The archives
-    are unpacked into a temporary folder and read by torchvision: what is used is what was checked.
+    The folder that ``PYTORCH_COURSE_DATA`` names, or else a cache folder of this user, holds the archives as
+    torchvision lays them out, such as ``MNIST/raw``, or those of MNIST in ``mnist``. They are unpacked into a temporary
+    folder and read by torchvision: what is used is what was checked.
 
     Parameters
     ----------
     name : str
-        ``MNIST``, ``FashionMNIST``, ``KMNIST``, ``CIFAR10`` or ``OxfordIIITPet``.
-    train : bool
-        The training part, or the test part.
-    download : bool
-        Fetch what is missing.
+        ``MNIST``, ``FashionMNIST``, ``KMNIST``, ``CIFAR10`` or ``OxfordIIITPet``, else a ValueError.
+    train, download : bool
+        The training part or the test part, and whether to fetch what is missing.
 
     Returns
     -------
@@ -109,8 +87,6 @@ def public(name: str, *, train: bool = True, download: bool = False) -> Samples:
     ------
     DatasetError
         If a file is missing, cannot be fetched, or has not the SHA-256 it should have.
-    ValueError, TypeError
-        If `name` is none of the five, or `train` is no truth value.
 
     Examples
     --------
@@ -134,9 +110,9 @@ def public(name: str, *, train: bool = True, download: bool = False) -> Samples:
         if name == "OxfordIIITPet":
             return _pets(scratch, train)
         data = getattr(torchvision.datasets, name)(scratch, train=train)
-    images, labels = torch.as_tensor(data.data), torch.as_tensor(data.targets)
+    images = torch.as_tensor(data.data)
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
-    return Samples(name, {"image": images, "label": labels}, classes=data.classes)
+    return Samples(name, {"image": images, "label": torch.as_tensor(data.targets)}, classes=data.classes)
 
 
 def _locate(name: str, file: str, download: bool) -> Path:
@@ -145,10 +121,9 @@ def _locate(name: str, file: str, download: bool) -> Path:
     source = SOURCES[name]
     root = Path(os.environ.get("PYTORCH_COURSE_DATA") or pooch.os_cache("pytorch_course")).expanduser()
     target = root / source.folder / file
-    for path in (target, root / name.lower() / file):
-        if path.is_file():
-            _check(path, source, f"{path}", "Delete it, then fetch it with download=True.")
-            return path
+    for path in filter(Path.is_file, (target, root / name.lower() / file)):
+        _check(path, source, f"{path}", "Delete it, then fetch it with download=True.")
+        return path
     if not download:
         raise DatasetError(
             f"{name} is not here: no file {file} in {target.parent}\n"
@@ -161,7 +136,7 @@ def _locate(name: str, file: str, download: bool) -> Path:
         # Checked beside its place, then renamed: a broken download leaves nothing behind.
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             path = Path(scratch, file)
-            pooch.HTTPDownloader()(source.url + file, path, None)
+            torch.hub.download_url_to_file(source.url + file, f"{path}")
             _check(path, source, f"what came from {source.url + file}", "Nothing was kept. Try again later.")
             path.replace(target)
     except OSError as error:
@@ -170,29 +145,27 @@ def _locate(name: str, file: str, download: bool) -> Path:
 
 
 def _check(path: Path, source: Source, shown: str, advice: str) -> None:
+    inside = source.folder == "MNIST/raw"
     try:
-        with gzip.open(path) if source.unpacked else path.open("rb") as stream:
+        with gzip.open(path) if inside else path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         found = f"none, as it does not unpack ({error})"
     if found != source.files[path.name]:
-        raise DatasetError(
-            f"{shown} is damaged, or is another file\n"
-            f"SHA-256{' inside' if source.unpacked else ''}\n"
-            f"  expected: {source.files[path.name]}\n  found:    {found}\n{advice}"
-        )
+        sums = f"SHA-256{' inside' * inside}\n  expected: {source.files[path.name]}\n  found:    {found}"
+        raise DatasetError(f"{shown} is damaged, or is another file\n{sums}\n{advice}")
 
 
 def _pets(folder: str, train: bool) -> Samples:
     from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
     from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-    from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
+    from torchvision.transforms.v2.functional import pil_to_tensor, resize  # type: ignore[import-untyped]
 
     data: Any = OxfordIIITPet(folder, split="trainval" if train else "test", target_types=["category", "segmentation"])
-    size, nearest = [_PET_SIZE, _PET_SIZE], InterpolationMode.NEAREST_EXACT
+    nearest = InterpolationMode.NEAREST_EXACT
     columns: dict[str, list[Any]] = {"image": [], "mask": [], "label": []}
     for photograph, (label, trimap) in data:
-        columns["image"].append(F.resize(F.pil_to_tensor(photograph), size))
-        columns["mask"].append(F.resize(F.pil_to_tensor(trimap), size, nearest)[0] - 1)
+        columns["image"].append(resize(pil_to_tensor(photograph), [128, 128]))
+        columns["mask"].append(resize(pil_to_tensor(trimap), [128, 128], nearest)[0] - 1)
         columns["label"].append(torch.tensor(label))
     return Samples("OxfordIIITPet", {k: torch.stack(v) for k, v in columns.items()}, classes=data.classes)
