@@ -2,16 +2,16 @@
 
 import random
 from dataclasses import dataclass, field
+from io import BytesIO
 from math import ceil, floor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from pytorch_course.datasets._layouts import LAYOUTS
 from pytorch_course.datasets._samples import DatasetError, Samples, at_least
-from pytorch_course.datasets._sheet import Box, Sheet, write
+from pytorch_course.datasets._sheet import Box, Sheet
 
 KINDS = tuple(LAYOUTS)
 REGIONS = ("background", "title", "text", "table", "figure")
@@ -22,20 +22,11 @@ _MOST_REGIONS, _MOST_PIXELS, _FINER, _BLOCK = 24, 100_000_000, 3, 50
 
 @dataclass(frozen=True)
 class Page:
-    """One page and what is on it. Boxes are left, top, right, bottom in points (1/72 inch) from the top left corner.
+    """One page: its ``kind``, the ``pdf`` file, ``width`` and ``height`` in points (1/72 inch), and what is on it.
 
-    Parameters
-    ----------
-    kind : str
-        ``letter``, ``invoice``, ``article``, ``table`` or ``form``.
-    pdf : bytes
-        The file, of one page. Write it with :meth:`pathlib.Path.write_bytes`, look at it with any PDF viewer.
-    width, height : float
-        In points: A4 or US letter, some tables in landscape.
-    regions : tuple
-        Of every region its label out of ``REGIONS`` and the box around its ink. No two boxes overlap.
-    facts : dict
-        Texts worth finding by name, each with its box: an invoice has ``number``, ``date`` and ``total``, others have none.
+    A kind is letter, invoice, article, table or form. ``regions`` has of every region its label out of ``REGIONS`` and
+    the box around its ink, as left, top, right, bottom in points from the top left corner; no two overlap. ``facts``
+    has texts of an invoice, each with its box: ``number``, ``date`` and ``total``.
     """
 
     kind: str
@@ -49,20 +40,8 @@ class Page:
 def page(index: int, *, seed: int = 0, kind: str | None = None) -> Page:
     """Draw page number `index`: a pure function of its arguments, down to the bytes of the file.
 
-    The text is English words without sense, set in the fonts that Matplotlib ships, which are embedded. An invoice adds
-    up. Another version of Matplotlib or ReportLab may change the bytes.
-
-    Parameters
-    ----------
-    index, seed : int
-        Choose the page. Use another seed for test data.
-    kind : str, optional
-        One of the five. By default it is random, too.
-
-    Raises
-    ------
-    ValueError
-        If `kind` is none of the five.
+    The text is words without sense, in fonts that Matplotlib ships; the amounts of an invoice add up. The `kind` is
+    random by default, and one that does not exist raises a ValueError. Use another seed for test data.
 
     Examples
     --------
@@ -72,33 +51,30 @@ def page(index: int, *, seed: int = 0, kind: str | None = None) -> Page:
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    kind, sheet = _compose(index, seed, kind)
-    regions = tuple((region.label, region.box) for region in sheet.regions)
-    return Page(kind, write([sheet]), sheet.width, sheet.height, regions, sheet.facts)
+    pdf, [(kind, sheet)] = _draw(range(index, index + 1), seed, kind)
+    return Page(kind, pdf, sheet.width, sheet.height, tuple(sheet.regions), sheet.facts)
 
 
-def _compose(index: int, seed: int, kind: str | None = None) -> tuple[str, Sheet]:
-    rng = random.Random(f"pages {seed} {index}")
-    drawn = rng.choice(KINDS)
-    kind = kind or drawn
-    sheet = Sheet(rng, turned=kind == "table" and rng.random() < 0.3)
-    LAYOUTS[kind](sheet)
-    return kind, sheet
+def _draw(indices: range, seed: int, only: str | None = None) -> tuple[bytes, list[tuple[str, Sheet]]]:
+    """One file of some pages, as each file embeds its fonts; and of each page its kind and what lies where."""
+    from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
+
+    file, drawn = BytesIO(), []
+    canvas = Canvas(file, bottomup=0, invariant=1, pageCompression=0)  # invariant: no date, no random identifier
+    for index in indices:
+        rng = random.Random(f"pages {seed} {index}")
+        kind, sheet = rng.choice(KINDS), Sheet(canvas, rng)
+        LAYOUTS[only or kind](sheet)
+        drawn.append((only or kind, sheet))
+        canvas.showPage()
+    canvas.save()
+    return file.getvalue(), drawn
 
 
 def pages(n: int, *, size: int = 128, seed: int = 0) -> Samples:
-    """Draw `n` pages and render them: for classification, segmentation and detection.
+    """Draw `n` pages and render them in squares of `size` pixels, at least 64: to classify, to segment, to detect.
 
-    Sample i is ``page(i, seed=seed)``, whatever `n` is, fitted into a square: see :func:`render`.
-
-    Parameters
-    ----------
-    n : int
-        Number of pages.
-    size : int
-        Height and width of an image in pixels, at least 64.
-    seed : int
-        Chooses the pages.
+    Sample i is ``page(i, seed=seed)`` as :func:`render` shows it. An argument out of range raises a ValueError.
 
     Returns
     -------
@@ -111,22 +87,10 @@ def pages(n: int, *, size: int = 128, seed: int = 0) -> Samples:
         ``count`` int64 [n], how many regions there are. Rows beyond it are 0;
         ``label`` int64 [n], the position in ``classes``.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
     Examples
     --------
-    >>> pages(20)
-    pages: 20 samples
-      image    uint8 [1, 128, 128], 20 to 255
-      mask     uint8 [128, 128], 0 to 4
-      box      float32 [24, 4], 0 to 118.7
-      region   int64 [24], 0 to 4
-      count    int64, 3 to 14
-      label    int64, 0 to 4
-      classes  letter, invoice, article, table, form
+    >>> pages(4).classes
+    ('letter', 'invoice', 'article', 'table', 'form')
     """
     at_least(n=(n, 0), size=(size, 64))
     columns = {
@@ -138,60 +102,36 @@ def pages(n: int, *, size: int = 128, seed: int = 0) -> Samples:
         "label": torch.empty(n, dtype=torch.int64),
     }
     for start in range(0, n, _BLOCK):
-        drawn = [_compose(i, seed) for i in range(start, min(n, start + _BLOCK))]
-        images = render(write([sheet for _, sheet in drawn]), size=size)  # one file, as each embeds its fonts
-        for i, ((kind, sheet), image) in enumerate(zip(drawn, images, strict=True), start):
-            scale = size / max(sheet.width, sheet.height)
+        pdf, drawn = _draw(range(start, min(n, start + _BLOCK)), seed)
+        for i, ((kind, sheet), image) in enumerate(zip(drawn, render(pdf, size=size), strict=True), start):
             columns["image"][i], columns["label"][i], columns["count"][i] = image, KINDS.index(kind), len(sheet.regions)
-            for k, region in enumerate(sheet.regions):
-                left, top, right, bottom = box = [scale * end for end in region.box]
-                label = REGIONS.index(region.label)
-                columns["box"][i, k], columns["region"][i, k] = torch.tensor(box), label
-                columns["mask"][i, floor(top) : ceil(bottom), floor(left) : ceil(right)] = label
+            for k, (label, ends) in enumerate(sheet.regions):
+                left, top, right, bottom = box = [size / sheet.height * end for end in ends]
+                columns["box"][i, k], columns["region"][i, k] = torch.tensor(box), REGIONS.index(label)
+                columns["mask"][i, floor(top) : ceil(bottom), floor(left) : ceil(right)] = REGIONS.index(label)
     return Samples("pages", columns, classes=KINDS)
 
 
-def render(
-    pdf: bytes | str | Path, *, size: int = 128, dpi: float | None = None, max_pages: int = 100
-) -> list[torch.Tensor]:
-    """Turn the pages of any PDF into images, in greys.
+def render(pdf: bytes | str | Path, *, size: int = 128, dpi: float | None = None) -> list[torch.Tensor]:
+    """Turn a PDF, its bytes or its path, into grey images: one uint8 [1, H, W] per page, 0 (black) to 255 (paper).
 
-    By default a page is fitted into a square and lies at its top left, so a point is ``size / max(width, height)``
-    pixels long, and the rest of the square is white. With `dpi` an image has the shape of the page, and a point is
-    ``dpi / 72`` pixels long. Edges are exact to about a third of a pixel, or to one pixel with `dpi`. Fields of a form
-    are drawn as they are filled in. PDFium, the renderer, must be used from one thread at a time.
-
-    Parameters
-    ----------
-    pdf : bytes, str or Path
-        What is in the file, or where it lies.
-    size : int
-        Height and width of an image in pixels, if there is no `dpi`.
-    dpi : float, optional
-        Pixels per inch. 150 is enough to read a letter.
-    max_pages : int
-        Most pages that the file may have.
-
-    Returns
-    -------
-    list of Tensor
-        One uint8 [1, H, W] per page, 0 (black) to 255 (paper).
+    A page is fitted into a square of `size` pixels and lies at its top left: a point is ``size / max(width, height)``
+    pixels long, and the rest of the square is white. With `dpi`, pixels per inch, an image has the shape of the page.
+    150 is enough to read a letter. Edges are exact to about a third of a pixel, or to one pixel with `dpi`. Fields of a
+    form are drawn as they are filled in. PDFium, the renderer, must be used from one thread at a time. A size or dpi
+    that is not positive raises a ValueError.
 
     Raises
     ------
     DatasetError
-        If the file is missing, damaged, empty or locked by a password, has too many pages, or its images would have
-        more than 100 million pixels together.
-    ValueError
-        If `size`, `dpi` or `max_pages` is not positive.
+        If the file is missing, damaged, empty or locked by a password, or its images have over 100 million pixels.
 
     Examples
     --------
-    >>> pdf = page(0, kind="article").pdf
-    >>> render(pdf)[0].shape, render(pdf, dpi=72)[0].shape
-    (torch.Size([1, 128, 128]), torch.Size([1, ..., ...]))
+    >>> render(page(0).pdf)[0].shape
+    torch.Size([1, 128, 128])
     """
-    at_least(size=(size, 1), max_pages=(max_pages, 1))
+    at_least(size=(size, 1))
     if dpi is not None and dpi <= 0:
         raise ValueError(f"dpi is {dpi}, expected a positive number")
     import pypdfium2
@@ -200,29 +140,21 @@ def render(
     try:
         with pypdfium2.PdfDocument(pdf) as document:
             document.init_forms()
-            sizes = [document.get_page_size(k) for k in range(min(len(document), max_pages + 1))]
+            sizes = [document.get_page_size(k) for k in range(len(document))]
             scales = [dpi / 72 if dpi else _FINER * size / max(ends) for ends in sizes]
             pixels = sum(width * height * scale**2 for (width, height), scale in zip(sizes, scales, strict=True))
-            if len(sizes) > max_pages:
-                raise DatasetError(f"{name} has {len(document)} pages, more than max_pages, which is {max_pages}")
             if pixels > _MOST_PIXELS:
                 raise DatasetError(f"{name} would have {pixels:,.0f} pixels: choose a smaller size or dpi")
-            return [_raster(document[k], size, scale, not dpi) for k, scale in enumerate(scales)]
+            drawn = [document[k].render(scale=scale, grayscale=True).to_numpy() for k, scale in enumerate(scales)]
+            grids = [torch.from_numpy(grid.copy()).reshape(1, *grid.shape[:2]) for grid in drawn]
     except FileNotFoundError:
         raise DatasetError(f"{name} is no file") from None
     except pypdfium2.PdfiumError as error:
         # PDFium may report the reason of an earlier failure, so its word is not enough.
         text = f"cannot read {name}: it is damaged, has no pages or is locked by a password ({error})"
         raise DatasetError(text) from error
-
-
-def _raster(page: Any, size: int, scale: float, square: bool) -> torch.Tensor:
-    """One page as uint8 [1, H, W]. A square is drawn finer first, so that small text is an even grey."""
-    grid = torch.from_numpy(page.render(scale=scale, grayscale=True).to_numpy().copy())
-    grid = grid.reshape(1, *grid.shape[:2])
-    if not square:
-        return grid
-    side = _FINER * size
-    grid = grid[:, :side, :side].float()
-    grid = F.pad(grid, (0, side - grid.shape[2], 0, side - grid.shape[1]), value=255.0)
-    return F.avg_pool2d(grid, _FINER).round_().to(torch.uint8)
+    if dpi:
+        return grids
+    # Drawn finer first, so that small text is an even grey.
+    squares = [F.pad(g, (0, _FINER * size - g.shape[2], 0, _FINER * size - g.shape[1]), value=255) for g in grids]
+    return [F.avg_pool2d(square.float(), _FINER).round_().to(torch.uint8) for square in squares]
