@@ -108,6 +108,8 @@ def tour():
 names = ["start", "broadcast", "all_reduce", "all_gather", "reduce_scatter"]
 held = launch(tour, nproc=3)
 
+# %%
+
 # fold: a table of what every rank holds
 import matplotlib.pyplot as plt
 
@@ -198,6 +200,10 @@ def exchange(piece, rank, size):
     for request in dist.batch_isend_irecv([sending, receiving]):
         request.wait()
     return received
+
+
+# %%
+# Now the two halves of the ring:
 
 
 def ring_all_reduce(tensor, rank, size):

@@ -25,6 +25,8 @@ x = torch.tensor([0.5, 1.0, 1.5, 2.0, 2.5, 3.0])
 y = torch.tensor([1.2, 1.9, 3.2, 3.8, 5.3, 5.9])
 w = 1.2
 
+# %%
+
 # fold: the points, the line, and how far it misses
 import matplotlib.pyplot as plt
 
@@ -41,7 +43,7 @@ ax.set(xlabel="x", ylabel="y")
 #    :alt: Six points rise from left to right. A line through the origin runs below them; dotted vertical lines join each point to it.
 #
 # The picture answers for one knob. A network has millions, and no picture. What works without one: measure the error, nudge the knob a
-# little to either side, and see which way the error falls.
+# little to either side, and see which way the error falls. A negative change says: turn it up.
 
 
 def loss(w):
@@ -52,7 +54,6 @@ def loss(w):
 h = 0.001
 nudged = (loss(w + h) - loss(w - h)) / (2 * h)
 print(f"loss {loss(w):.3f}, change per unit of w: {nudged:.3f}")
-assert nudged < 0  # the loss falls when w grows: turn it up
 
 # %%
 # Now the same question to PyTorch. Say that ``w`` is a knob, compute the loss as before, and go **backward**:
@@ -131,6 +132,10 @@ class Number:
                 part.grad += factor * number.grad
 
 
+# %%
+# ``in_order`` is the one subtle part. A number passes its gradient on only after *all* its own arrows have brought theirs.
+
+
 def in_order(result):
     """List the numbers behind a result, each after all that it was made of."""
     found = []
@@ -146,8 +151,7 @@ def in_order(result):
 
 
 # %%
-# ``reversed(in_order(...))`` is the one subtle line. A number passes its gradient on only after *all* its own arrows have brought theirs;
-# so ``w``, at the end of two paths, gets the sum. PyTorch does the same with tensors, in C++.
+# Now ``w``, at the end of two paths, gets the sum. PyTorch does the same with tensors, in C++.
 
 w = Number(1.2)
 error = w * Number(2.0) + w + Number(-4.0)
@@ -184,9 +188,8 @@ names = []
 while node.next_functions:
     names.append(type(node).__name__)
     node = node.next_functions[0][0]
-print(" <- ".join(names), "<-", type(node).__name__)
-assert names == ["MulBackward0", "SubBackward0", "AddBackward0", "MulBackward0"]
-assert node.variable is t
+print(" -> ".join(names), "->", type(node).__name__)
+assert len(names) == 4 and node.variable is t
 
 # %%
 # Why is this gradient None?
@@ -222,11 +225,10 @@ x = torch.ones(3, 4, requires_grad=True)
 y = x + 2
 z = y.pow(3).mean()
 print("retain_grad returns", y.retain_grad())
-z.retain_grad()
 x.retain_grad()
 z.backward()
-print(f"y.grad {y.grad[0, 0]:.2f}, z.grad {z.grad:.0f}, x.grad {x.grad[0, 0]:.2f}")
-assert y.grad[0, 0] == 2.25 and z.grad == 1 and x.grad[0, 0] == 2.25
+print(f"y.grad {y.grad[0, 0]:.2f}, x.grad {x.grad[0, 0]:.2f}")
+assert y.grad[0, 0] == 2.25 and x.grad[0, 0] == 2.25
 
 # %%
 # What you expect: a leaf is a tensor that I made. What happens: a cast is an operation too, so the weight you hold is the *result* of the
@@ -234,14 +236,10 @@ assert y.grad[0, 0] == 2.25 and z.grad == 1 and x.grad[0, 0] == 2.25
 
 cast = torch.ones(3, requires_grad=True).double()
 straight = torch.ones(3, dtype=torch.float64, requires_grad=True)
-cast.sum().backward()
-straight.sum().backward()
-with warnings.catch_warnings(record=True):
-    warnings.simplefilter("always")
-    lost = cast.grad
-print(f"cast: leaf {cast.is_leaf}, grad {lost}")
-print(f"made as float64: leaf {straight.is_leaf}, grad {straight.grad}")
-assert lost is None and straight.grad.tolist() == [1, 1, 1]
+(cast + straight).sum().backward()
+print(f"cast: leaf {cast.is_leaf}, requires grad {cast.requires_grad}")
+print(f"made as float64: leaf {straight.is_leaf}, grad {straight.grad.tolist()}")
+assert not cast.is_leaf and straight.is_leaf
 
 # %%
 # Why does the gradient grow?
@@ -288,13 +286,12 @@ assert max(abs(value - 3) for value in uncleared[-10:]) > 1
 fig, ax = plt.subplots(figsize=(6, 2.8))
 ax.plot(cleared, label="cleared")
 ax.plot(uncleared, label="never cleared")
-ax.axhline(3, color="0.6", linestyle=":", linewidth=1)
 ax.set(xlabel="step", ylabel="w")
 ax.legend()
 
 # %%
 # .. caption:: With the gradient cleared before each step, w settles at 3. Without it, w swings past 3 again and again.
-#    :alt: One curve rises smoothly from 0 to the dotted line at 3 and stays there. The other swings between about 0 and 6 around that line.
+#    :alt: One curve rises smoothly from 0 to 3 and stays there. The other swings between about 0 and 6 around it.
 #
 # Can I go back twice?
 # --------------------
@@ -396,7 +393,6 @@ for _ in range(100):
     error.backward()
     with torch.no_grad():
         weights -= 0.1 * weights.grad
-print(f"{error.item():.4f}")
 
 # %%
 # Change something

@@ -9,7 +9,7 @@ Write the loop that trains a network, know what goes wrong without each of its l
    :data: scikit-learn's handwritten digits
    :keywords: train a neural network, epoch, mini-batch, validation set, overfitting, overfit one batch, early stopping, model.eval,
       model.train, zero_grad, no_grad, optimizer.step, loss does not decrease
-   :thumbnail: 5
+   :thumbnail: 4
 """
 
 # %%
@@ -28,6 +28,10 @@ from torch.nn import functional as F
 
 plt.style.use("pytorch_course.book")
 images, labels = digits().tensors
+print(tuple(images.shape), "labels", labels.unique().tolist())
+
+# %%
+
 fig = image_grid(images[:12], titles=labels[:12].tolist(), columns=12)
 
 # %%
@@ -103,16 +107,7 @@ print(f"log 10 = {torch.tensor(10.0).log():.2f}, loss by hand {by_hand:.4f}")
 torch.testing.assert_close(by_hand, F.cross_entropy(scores, few_labels))
 assert abs(losses[0] - torch.tensor(10.0).log()) < 0.5
 
-# fold: the loss of the sixteen images
-fig, ax = plt.subplots(figsize=(6, 2.8))
-ax.plot(losses)
-ax.axhline(torch.tensor(10.0).log(), color="0.6", linestyle=":", linewidth=1)
-ax.set(xlabel="step", ylabel="loss", yscale="log")
-
 # %%
-# .. caption:: Sixteen images learnt by heart. The dotted line is the loss of pure guessing.
-#    :alt: A falling curve on a logarithmic axis. It begins at the dotted line near 2.3 and ends below one hundredth.
-#
 # What goes wrong without each line?
 # ----------------------------------
 #
@@ -186,9 +181,9 @@ calm = (model(x) - model(x)).abs().max().item()
 print(
     f"two answers differ by {changes:.2f} in training mode, by {calm:.2f} after eval()"
 )
-print("records a graph after eval():", model(x).grad_fn is not None)
+print("after eval() the result comes from", type(model(x).grad_fn).__name__)
 with torch.no_grad():
-    print("records a graph in no_grad():", model(x).grad_fn is not None)
+    print("in no_grad() it comes from", model(x).grad_fn)
 assert changes > 0 == calm
 
 # %%
@@ -214,7 +209,6 @@ def measure(model, batches):
 validation_batches = DataLoader(validation_part, batch_size=100)
 before = measure(make_model(), validation_batches)
 print(f"untrained: loss {before[0]:.2f}, accuracy {before[1]:.2f}")
-assert abs(before[1] - 0.1) < 0.1
 
 # %%
 # The whole loop
@@ -242,14 +236,14 @@ def train_by_hand(batches, epochs):
     return model, record
 
 
+# %%
+# Twelve epochs, and every third of them printed: training loss, validation loss, validation accuracy.
+
 shuffle = torch.Generator().manual_seed(0)
 batches = DataLoader(train_part, batch_size=64, shuffle=True, generator=shuffle)
 model, record = train_by_hand(batches, epochs=12)
-for epoch, (train_loss, loss, accuracy) in enumerate(record):
-    if epoch % 3 == 2:
-        print(
-            f"epoch {epoch:2d}  loss {train_loss:.3f}  validation {loss:.3f} {accuracy:.3f}"
-        )
+for epoch in (2, 5, 8, 11):
+    print(f"epoch {epoch:2d}", *(f"{number:.3f}" for number in record[epoch]))
 assert record[-1][2] > 0.93
 
 # %%
@@ -359,6 +353,8 @@ model.load_state_dict(weights)
 loss, accuracy = measure(model, DataLoader(test_part, batch_size=100))
 print(f"test accuracy {accuracy:.3f}")
 assert accuracy > 0.93
+
+# %%
 
 # fold: test images that were read wrongly
 test_images, test_labels = images[test_part.indices], labels[test_part.indices]

@@ -32,6 +32,9 @@ except DatasetError:
     samples = digits()
 images, labels = (column[:4000] for column in samples.tensors)
 images = images.float() / images.max()
+
+# %%
+
 fig = image_grid(images[:24], titles=labels[:24].tolist(), columns=12)
 
 # %%
@@ -65,10 +68,13 @@ test_images, test_labels = data[test_part.indices]
 means = [train_images[train_labels == digit].mean(0) for digit in range(10)]
 distances = torch.cdist(test_images.flatten(1), torch.stack(means).flatten(1))
 baseline = (distances.argmin(1) == test_labels).float().mean().item()
-fig = image_grid(torch.stack(means), titles=list(range(10)), columns=10)
 print(f"always the same digit: {counts.max() / len(labels):.0%} right")
 print(f"nearest average:       {baseline:.0%} right")
 assert 0.7 < baseline < 0.97
+
+# %%
+
+fig = image_grid(torch.stack(means), titles=list(range(10)), columns=10)
 
 # %%
 # .. caption:: The average image of each class. Comparing with these ten pictures already gets most digits right.
@@ -149,6 +155,9 @@ updates = EPOCHS * len(train_batches)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=updates)
 state = TrainState(model, optimizer, schedule)
 
+# %%
+# The loss to descend, and two things to measure, each as one value per sample:
+
 
 def loss_fn(model, batch):
     """Return the mean loss of a batch."""
@@ -165,6 +174,9 @@ def right(scores, labels):
     """Say for each sample whether the answer is right."""
     return scores.argmax(1) == labels
 
+
+# %%
+# The training loss of an epoch is the mean over its steps; the validation part is measured after each.
 
 log = {"training": [], "validation": []}
 total = 0.0
