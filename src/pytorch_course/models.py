@@ -1,6 +1,6 @@
 """Well-known networks, built small: they train in seconds on a processor, on 28x28 pictures and 64x64 pages.
 
-Each has the idea of its paper and none of its size. Their `channels` are 1 for grey images and 3 for colour.
+Their `channels` are 1 for grey images and 3 for colour. An argument out of range raises a ValueError.
 """
 
 from typing import cast
@@ -11,18 +11,14 @@ from torch.nn import functional as F
 
 
 class ResNet(nn.Module):
-    """Three stages of residual blocks, as for CIFAR-10 (He et al., 2015, section 4.2).
-
-    ``features`` turns images into maps, ``head`` turns maps into scores. A shortcut is the input itself, or a 1x1
-    convolution of it where the number of maps or the size changes.
+    """Three stages of residual blocks, as for CIFAR-10 (He et al., 2015): ``features`` of an image, then a ``head``.
 
     Parameters
     ----------
     depth : int
         Layers with weights on the main path: 8, 14, 20, 26 ..., that is 6 n + 2 for n blocks in each stage.
     classes, channels, width : int
-        Number of scores, of channels of an image, and of maps in the first stage. The others have twice and four times as
-        many, at half and a quarter of the size.
+        Number of scores, of channels of an image, and of maps in the first stage, doubled where the size is halved.
 
     Examples
     --------
@@ -33,14 +29,12 @@ class ResNet(nn.Module):
     def __init__(self, depth: int = 8, classes: int = 10, channels: int = 1, width: int = 16) -> None:
         super().__init__()
         _require(classes=classes, channels=channels, width=width)
-        _require(8, depth=depth)
-        if depth % 6 != 2:
+        if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth is {depth}, expected 8, 14, 20, 26 ...: 6 n + 2 for n blocks in each stage")
-        layers: list[nn.Module] = [_conv(channels, width)]
-        for stage in range(3):
-            outputs = width << stage
-            layers.append(_Residual(outputs // 2, outputs, stride=2) if stage else _Residual(width, width))
-            layers += [_Residual(outputs, outputs) for _ in range((depth - 2) // 6 - 1)]
+        layers: list[nn.Module] = [_conv(channels, width), *(_Residual(width, width) for _ in range(depth // 6))]
+        for outputs in (2 * width, 4 * width):
+            layers.append(_Residual(outputs // 2, outputs, stride=2))
+            layers += [_Residual(outputs, outputs) for _ in range(depth // 6 - 1)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes))
 
@@ -52,13 +46,11 @@ class ResNet(nn.Module):
 class UNet(nn.Module):
     """Down to few large maps and up again, joined at each size by a skip connection (Ronneberger et al., 2015).
 
-    Convolutions are padded, so that scores come at the size of the image, whatever it is.
-
     Parameters
     ----------
     classes, channels, width, levels : int
-        Number of scores for each pixel, of channels of an image, of maps at full size, twice as many at each level below,
-        and how often the size is halved. The sides of an image need ``2 ** levels`` pixels.
+        Number of scores for each pixel, of channels of an image, of maps at full size, twice as many at each level
+        below, and how often the size is halved. An image keeps its size and needs sides of ``2 ** levels`` pixels.
 
     Examples
     --------
@@ -78,7 +70,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Turn images (batch, channels, height, width) into scores (batch, classes, height, width)."""
         (height, width), least = x.shape[-2:], 2 ** len(self.up)
-        if height < least or width < least:
+        if min(height, width) < least:
             raise ValueError(f"images are {height}x{width}, expected sides of at least {least} pixels")
         skips: list[Tensor] = []
         for block in self.down:
@@ -90,39 +82,28 @@ class UNet(nn.Module):
 
 
 class GPT(nn.Module):
-    """Predict each token from those before it: a transformer decoder as in GPT-2 (Radford et al., 2019).
-
-    The matrix that embeds tokens also gives their scores (Press and Wolf, 2017).
+    """Predict each token from those before it: a transformer decoder as in GPT-2 (Radford et al., 2019), tied weights.
 
     Parameters
     ----------
-    vocabulary, context : int
-        Number of different tokens, such as characters, and how many of them it can look at.
-    width, heads, blocks : int
-        Numbers for each token, attention heads that share them equally, and blocks.
-    dropout : float
-        Share of numbers that training sets to zero, at least 0 and below 1.
+    vocabulary, context, width, heads, blocks : int
+        Number of different tokens, of tokens it can look at, of numbers for each, attention heads that share them
+        equally, and blocks.
 
     Examples
     --------
-    >>> model = GPT(vocabulary=80)
-    >>> model(torch.zeros(2, 10, dtype=torch.int64)).shape, sum(p.numel() for p in model.parameters())
-    (torch.Size([2, 10, 80]), 109312)
+    >>> GPT(vocabulary=80)(torch.zeros(2, 10, dtype=torch.int64)).shape
+    torch.Size([2, 10, 80])
     """
 
-    def __init__(
-        self, vocabulary: int, context: int = 64, width: int = 64, heads: int = 4, blocks: int = 2, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, vocabulary: int, context: int = 64, width: int = 64, heads: int = 4, blocks: int = 2) -> None:
         super().__init__()
         _require(vocabulary=vocabulary, context=context, width=width, heads=heads, blocks=blocks)
         if width % heads:
             raise ValueError(f"width is {width}, expected a multiple of heads, which is {heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}, expected at least 0 and below 1")
         self.context = context
         self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(blocks))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.tokens.weight
         for name, parameter in self.named_parameters():
@@ -134,10 +115,9 @@ class GPT(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Turn tokens (batch, time), int64, into what is known at each of them, (batch, time, width)."""
-        time = tokens.shape[1]
-        if time > self.context:
+        if (time := tokens.shape[1]) > self.context:
             raise ValueError(f"{time} tokens came, and the context holds {self.context}")
-        x = self.dropout(self.tokens(tokens) + self.positions(torch.arange(time, device=tokens.device)))
+        x = self.tokens(tokens) + self.positions(torch.arange(time, device=tokens.device))
         for block in self.blocks:
             x = block(x)
         return cast(Tensor, self.norm(x))
@@ -152,12 +132,10 @@ class _Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.body = nn.Sequential(_conv(inputs, outputs, stride), second, nn.BatchNorm2d(outputs))
-        project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.shortcut = (
-            nn.Identity() if inputs == outputs and stride == 1 else nn.Sequential(project, nn.BatchNorm2d(outputs))
-        )
+        self.body = nn.Sequential(_conv(inputs, outputs, stride), *_conv(outputs, outputs)[:-1])  # no ReLU yet
+        self.shortcut: nn.Module = nn.Identity()  # a 1x1 convolution where the number of maps or the size changes
+        if inputs != outputs or stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
@@ -166,9 +144,9 @@ class _Residual(nn.Module):
 class _Block(nn.Module):
     """Causal self-attention, then a small network for each token alone; both add to the stream (batch, time, width)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, nn.Dropout(dropout)
+        self.heads = heads
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value, self.add_attention = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.widen, self.add_widened = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -176,10 +154,9 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = self.query_key_value(self.norm_1(x)).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        dropout = self.dropout.p if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
-        x = x + self.dropout(self.add_attention(seen.transpose(1, 2).flatten(2)))
-        return cast(Tensor, x + self.dropout(self.add_widened(F.gelu(self.widen(self.norm_2(x))))))
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.add_attention(seen.transpose(1, 2).flatten(2))
+        return cast(Tensor, x + self.add_widened(F.gelu(self.widen(self.norm_2(x)))))
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -187,7 +164,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def _require(least: int = 1, /, **values: int) -> None:
+def _require(**values: int) -> None:
     for name, value in values.items():
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")

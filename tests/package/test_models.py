@@ -41,9 +41,6 @@ def conv(a, b, kernel=3):
     return a * b * kernel * kernel + 2 * b
 
 
-# Shapes
-
-
 @some
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 9), st.sampled_from([1, 3]))
 def test_resnet_gives_one_score_per_class(height, width, classes, channels):
@@ -91,16 +88,8 @@ def test_a_shortcut_projects_only_where_the_shape_changes(depth, blocks):
             x = block(x)
             sides.append((x.shape[1], x.shape[2]))
     assert sides == [(4, 30)] * blocks + [(8, 15)] * blocks + [(16, 8)] * blocks
-
-
-def test_depth_counts_the_layers_on_the_main_path():
-    for depth in (8, 20, 32):
-        with torch.device("meta"):
-            names = [name for name, m in ResNet(depth).named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-        assert sum("shortcut" not in name for name in names) == depth
-
-
-# Parameters
+    names = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert sum("shortcut" not in name for name in names) == depth  # it counts the layers on the main path
 
 
 def test_the_numbers_of_parameters_are_those_of_the_formulas():
@@ -112,31 +101,22 @@ def test_the_numbers_of_parameters_are_those_of_the_formulas():
     assert round(parameters(resnet) / 1e6, 2) == 0.27
     down = conv(1, 12) + conv(12, 12) + conv(12, 24) + conv(24, 24) + conv(24, 48) + conv(48, 48)
     assert parameters(unet) == down + conv(72, 24) + conv(24, 24) + conv(36, 12) + conv(12, 12) + 5 * 13
-
-
-def test_the_number_of_parameters_of_gpt():
     v, t, w, blocks = 50, 30, 24, 3
-    with torch.device("meta"):
-        model = GPT(v, context=t, width=w, heads=2, blocks=blocks)
+    gpt = GPT(v, context=t, width=w, heads=2, blocks=blocks)
     block = 12 * w * w + 9 * w + 4 * w  # weights, biases, two normalisations
-    assert parameters(model) == v * w + t * w + blocks * block + 2 * w
-    assert model.head.weight is model.tokens.weight
+    assert parameters(gpt) == v * w + t * w + blocks * block + 2 * w
+    assert gpt.head.weight is gpt.tokens.weight
 
 
 @pytest.mark.parametrize("name", small)
-def test_gradients_reach_every_parameter(name):
+def test_scores_begin_moderate_and_gradients_reach_every_parameter(name):
     model = built(name)
     output = model(example(name, batch=8))
+    assert output.isfinite().all()
+    assert 0.01 < output.std() < 10
     torch.manual_seed(0)
     (output * torch.randn_like(output)).sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-@pytest.mark.parametrize("name", small)
-def test_scores_begin_finite_and_of_moderate_size(name):
-    output = built(name)(example(name, batch=16))
-    assert output.isfinite().all()
-    assert 0.01 < output.std() < 10
 
 
 def test_depth_does_not_make_the_stream_of_gpt_grow():
@@ -169,17 +149,12 @@ def test_a_model_learns_one_batch_by_heart(name):
     losses = []
     for _ in range(30):
         output = model(x)
-        loss = F.cross_entropy(
-            output.flatten(0, 1) if name == "GPT" else output, target.flatten() if name == "GPT" else target
-        )
+        loss = F.cross_entropy(output.mT if name == "GPT" else output, target)  # classes in dimension 1
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-
-
-# What each is meant to be
 
 
 @some
@@ -205,14 +180,6 @@ def test_gpt_looks_back_and_knows_positions():
         assert not torch.allclose(model(tokens)[:, -1], model(changed)[:, -1], atol=1e-6)
         same = model(torch.zeros(1, 2, dtype=torch.int64))
     assert not torch.allclose(same[:, 0], same[:, 1], atol=1e-6)
-
-
-def test_dropout_acts_in_training_only():
-    torch.manual_seed(0)
-    model, tokens = GPT(11, context=12, width=16, dropout=0.5), example("GPT")
-    assert not torch.equal(model(tokens), model(tokens))
-    model.eval()
-    assert torch.equal(model(tokens), model(tokens))
 
 
 def test_attention_by_hand():
@@ -245,20 +212,16 @@ def test_models_can_be_exported(name):
     torch.testing.assert_close(program.module()(x), model(x))
 
 
-# Mistakes
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ResNet(classes=0), "classes is 0, expected an integer of at least 1"),
         (lambda: ResNet(channels=1.0), r"channels is 1\.0, expected an integer of at least 1"),
         (lambda: ResNet(18), r"depth is 18, expected 8, 14, 20, 26 \.\.\.: 6 n \+ 2"),
-        (lambda: ResNet(2), "depth is 2, expected an integer of at least 8"),
+        (lambda: ResNet(2), "depth is 2, expected 8"),
         (lambda: UNet(levels=0), "levels is 0"),
         (lambda: UNet(levels=3)(torch.zeros(1, 1, 64, 7)), "images are 64x7, expected sides of at least 8 pixels"),
         (lambda: GPT(10, width=30, heads=4), "width is 30, expected a multiple of heads, which is 4"),
-        (lambda: GPT(10, dropout=1.0), r"dropout is 1\.0, expected at least 0 and below 1"),
         (lambda: GPT(10, heads=0), "heads is 0"),
         (lambda: GPT(10, context=4)(torch.zeros(1, 5, dtype=torch.int64)), "5 tokens came, and the context holds 4"),
     ],
