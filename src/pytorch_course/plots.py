@@ -12,20 +12,18 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    import matplotlib.axes
-    import matplotlib.figure
-    import numpy
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Image = torch.Tensor | np.ndarray
 
 
 def curves(
-    history: Mapping[str, Iterable[Any]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    log: bool = False,
-    ax: matplotlib.axes.Axes | None = None,
-) -> matplotlib.axes.Axes:
-    """Draw one line per name, with a legend.
+    history: Mapping[str, Iterable[Any]], *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
+) -> Axes:
+    """Draw one line per name, with a legend. Whole steps get whole numbers on their axis.
+
+    Nothing to draw, or a value of 0 or less on a logarithmic axis, raises a ValueError.
 
     Parameters
     ----------
@@ -33,15 +31,8 @@ def curves(
         Per name numbers, drawn at 0, 1, 2, ..., or pairs ``(step, value)``. Numbers may be tensors with one element.
     xlabel, ylabel : str
         What the axes show, with the unit.
-    log : bool, default False
-        Whether the vertical axis is logarithmic.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw. By default a new figure.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw, or ``log`` is set and a value is not positive.
+    log, ax : bool, matplotlib.axes.Axes
+        Whether the vertical axis is logarithmic, and where to draw: by default on a new figure.
 
     Examples
     --------
@@ -50,17 +41,18 @@ def curves(
     ['train', 'test']
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     if not history:
         raise ValueError("history has no entry; expected at least one name with its values")
     lines = {name: _points(name, values) for name, values in history.items()}
-    for name, points in lines.items():
-        if log and (points[:, 1] <= 0).any():
-            raise ValueError(f"history[{name!r}] has values of 0 or less, which a logarithmic axis cannot show")
-    if ax is None:
-        ax = plt.subplots(layout="constrained")[1]
+    if log and (low := [name for name, points in lines.items() if (points[:, 1] <= 0).any()]):
+        raise ValueError(f"history[{low[0]!r}] has values of 0 or less, which a logarithmic axis cannot show")
+    ax = ax or plt.subplots(layout="constrained")[1]
     for name, points in lines.items():
         ax.plot(points[:, 0], points[:, 1], label=name, marker="o" if len(points) == 1 else "")
+    if all((points[:, 0] % 1 == 0).all() for points in lines.values()):
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         ax.set_yscale("log")
@@ -69,7 +61,7 @@ def curves(
     return ax
 
 
-def _points(name: str, values: Iterable[Any]) -> numpy.ndarray:
+def _points(name: str, values: Iterable[Any]) -> np.ndarray:
     pairs = []
     for step, value in enumerate(values):
         pair = tuple(value) if isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0 else (step, value)
@@ -81,25 +73,18 @@ def _points(name: str, values: Iterable[Any]) -> numpy.ndarray:
     return np.array(pairs)
 
 
-def image_grid(
-    images: torch.Tensor | numpy.ndarray, titles: Sequence[str] | None = None, columns: int = 8
-) -> matplotlib.figure.Figure:
+def image_grid(images: Image, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
     """Draw a batch of images in rows, on a new figure as wide as the style's figures.
+
+    A wrong type raises a TypeError; a wrong shape, value or number of titles or columns a ValueError.
 
     Parameters
     ----------
     images : torch.Tensor or numpy.ndarray
         (N, C, H, W) with C = 1 for grey or 3 for red, green, blue; or (N, H, W) for grey. Of type uint8, boolean, or
         floating from 0 to 1.
-    titles : list of str, optional
-        A short text above each image.
-    columns : int
-        Images per row.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the type, the shape, the number of titles or columns, or a value is wrong.
+    titles, columns : list of str, int
+        A short text above each image, if any, and images per row.
 
     Examples
     --------
@@ -115,15 +100,13 @@ def image_grid(
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    # In whole pixels, because an image that starts inside a pixel gets a ragged border. Few images do not grow beyond a
-    # third of the page; the grid stands in the middle.
+    # In whole pixels, because an image that starts inside a pixel gets a ragged border; at most a third of the page.
     dpi = plt.rcParams["figure.dpi"]
     page, gap = round(plt.rcParams["figure.figsize"][0] * dpi), round(0.08 * dpi)
     head = round(0.26 * dpi) if titles is not None else 0
     wide = min((page - gap) // columns - gap, round(2.1 * dpi))
     high = max(1, round(wide * pictures.shape[1] / pictures.shape[2]))
-    left, total = (page - columns * (wide + gap) + gap) // 2, rows * (high + head + gap) + gap
+    left, total = (page - columns * (wide + gap) + gap) // 2, -(-len(pictures) // columns) * (high + head + gap) + gap
     figure = plt.figure(figsize=(page / dpi, total / dpi), layout="constrained")
     # Not layout="none" at once: after a first save Matplotlib would then fall back to the layout of the style.
     figure.set_layout_engine("none")
@@ -139,32 +122,21 @@ def image_grid(
 
 
 def overlay(
-    image: torch.Tensor | numpy.ndarray,
-    mask: torch.Tensor | numpy.ndarray,
-    classes: Sequence[str],
-    *,
-    background: int | None = 0,
-    ax: matplotlib.axes.Axes | None = None,
-) -> matplotlib.axes.Axes:
+    image: Image, mask: Image, classes: Sequence[str], *, background: int | None = 0, ax: Axes | None = None
+) -> Axes:
     """Draw a segmentation mask over its image, each class in a colour of the style, with a legend.
+
+    A mask that is not of whole numbers raises a TypeError; one of another size, or a class without a name or a colour,
+    a ValueError.
 
     Parameters
     ----------
-    image : torch.Tensor or numpy.ndarray
-        (C, H, W) or (H, W), as for :func:`image_grid`.
-    mask : torch.Tensor or numpy.ndarray
-        (H, W) of whole numbers: the class of each pixel.
+    image, mask : torch.Tensor or numpy.ndarray
+        (C, H, W) or (H, W), as for :func:`image_grid`; and (H, W) of whole numbers, the class of each pixel.
     classes : list of str
         Name of class 0, 1, 2, ... At most as many are coloured as the style has colours: seven in this book.
-    background : int or None, default 0
-        The class that stays uncoloured. None colours all.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw. By default a new figure.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If image and mask differ in size, the mask does not hold whole numbers, a class has no name, or there are too many.
+    background, ax : int or None, matplotlib.axes.Axes
+        The class that stays uncoloured, if any, and where to draw: by default on a new figure.
 
     Examples
     --------
@@ -176,16 +148,18 @@ def overlay(
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Patch
 
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3)):
-        raise ValueError(f"image must be (1, H, W), (3, H, W) or (H, W), got {tuple(image.shape)}")
-    picture = _pictures(image[None])[0]
-    labels = _labels(mask, picture.shape[:2], len(classes))
+    picture, labels = _pictures(image[None])[0], _array(mask)
+    if labels.shape != picture.shape[:2]:
+        raise ValueError(f"mask must have the size of the image, {picture.shape[:2]}, got shape {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+        raise TypeError(f"mask must hold whole numbers, got {labels.dtype}")
+    if unknown := [k for k in np.unique(labels).tolist() if not 0 <= k < len(classes)]:
+        raise ValueError(f"mask holds classes {unknown}, but there are names for 0 to {len(classes) - 1}")
     palette = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     shown = [k for k in range(len(classes)) if k != background]
     if len(shown) > len(palette):
         raise ValueError(f"overlay tells {len(palette)} classes apart besides the background, got {len(classes)} names")
-    if ax is None:
-        ax = plt.subplots(layout="constrained")[1]
+    ax = ax or plt.subplots(layout="constrained")[1]
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
     patches = []
     for k, colour in zip(shown, palette, strict=False):
@@ -201,14 +175,14 @@ def overlay(
     return ax
 
 
-def _array(values: torch.Tensor | numpy.ndarray) -> numpy.ndarray:
+def _array(values: Image) -> np.ndarray:
     if not isinstance(values, torch.Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
 
 
-def _pictures(images: torch.Tensor | numpy.ndarray) -> numpy.ndarray:
+def _pictures(images: Image) -> np.ndarray:
     """Return (N, H, W) or (N, H, W, 3) from 0 to 1."""
     pixels = _array(images)
     if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[1] not in (1, 3)) or 0 in pixels.shape:
@@ -224,14 +198,3 @@ def _pictures(images: torch.Tensor | numpy.ndarray) -> numpy.ndarray:
     if not (least >= -1e-3 and most <= 1 + 1e-3):
         raise ValueError(f"floating images must be within 0 to 1, got {least:.3g} to {most:.3g}: rescale them")
     return np.clip(pixels.astype(np.float64), 0.0, 1.0)
-
-
-def _labels(mask: torch.Tensor | numpy.ndarray, shape: tuple[int, ...], classes: int) -> numpy.ndarray:
-    labels = _array(mask)
-    if labels.shape != shape:
-        raise ValueError(f"mask must have the height and width of the image, {shape}, got shape {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
-        raise TypeError(f"mask must hold whole numbers, got {labels.dtype}")
-    if unknown := [k for k in np.unique(labels).tolist() if not 0 <= k < classes]:
-        raise ValueError(f"mask holds classes {unknown}, but there are names for 0 to {classes - 1}")
-    return labels

@@ -42,24 +42,21 @@ def assert_apart_and_inside(boxes, frame):
 
 def contrast(one, other):
     """Contrast of two colours as WCAG 2.2 defines it."""
-    shades = []
-    for colour in (one, other):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgba(colour)[:3]]
-        shades.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    linear = [
+        [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgba(x)[:3]] for x in (one, other)
+    ]
+    shades = [0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear]
     return (max(shades) + 0.05) / (min(shades) + 0.05)
-
-
-# ---------------------------------------------------------------------------------------------------------------- style
 
 
 def test_style_is_found_by_its_dotted_name():
     assert mpl.rcParams["figure.figsize"] == [6.4, 3.2]
     assert mpl.rcParams["font.sans-serif"][0] == "DejaVu Sans"
     assert mpl.rcParams["figure.constrained_layout.use"]
-    assert not mpl.rcParams["axes.spines.top"]
-    assert not mpl.rcParams["axes.spines.right"]
-    assert not mpl.rcParams["axes.grid"]
+    assert not any(mpl.rcParams[name] for name in ("axes.spines.top", "axes.spines.right", "axes.grid"))
     assert mpl.rcParams["image.cmap"] == "cividis"
+    for name in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"):
+        assert contrast(mpl.rcParams[name], "white") > 12
 
 
 def test_style_cycles_through_colours_that_everybody_can_tell_apart():
@@ -74,49 +71,37 @@ def test_style_draws_on_solid_white_at_the_width_of_a_page(tmp_path):
     figure.savefig(tmp_path / "figure.png")
     pixels = plt.imread(tmp_path / "figure.png")
     assert pixels.shape[:2] == (360, 720)
-    assert (pixels[:3] == 1).all()
-    assert (pixels[..., 3] == 1).all()
-
-
-def test_text_of_the_style_is_dark():
-    for name in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"):
-        assert contrast(mpl.rcParams[name], "white") > 12
-
-
-# --------------------------------------------------------------------------------------------------------------- curves
+    assert (pixels[:3] == 1).all() and (pixels[..., 3] == 1).all()
 
 
 def test_curves_draw_numbers_at_their_places_and_pairs_at_their_steps():
-    ax = curves(
-        {"numbers": [3, 2.5, torch.tensor(2.0)], "pairs": [(0, 1), (5, torch.tensor([0.5])), (10, np.float32(0.25))]},
-        xlabel="step",
-        ylabel="loss",
-    )
-    numbers, pairs = ax.get_lines()[:2]
-    assert numbers.get_xydata().tolist() == [[0, 3], [1, 2.5], [2, 2]]
-    assert pairs.get_xydata().tolist() == [[0, 1], [5, 0.5], [10, 0.25]]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("step", "loss", "linear")
-
-
-def test_curves_take_tensors_arrays_and_values_with_gradients():
     value = torch.tensor(1.0, requires_grad=True)
-    ax = curves(
-        {
-            "vector": torch.tensor([1.0, 2.0], requires_grad=True),
-            "rows": torch.tensor([[0.0, 4.0], [1.0, 5.0]]),
-            "array": np.array([[0, 6], [1, 7]]),
-            "losses": [value, value * 9],
-        },
-        xlabel="x",
-        ylabel="y",
-    )
-    assert [line.get_ydata().tolist() for line in ax.get_lines()[:4]] == [[1, 2], [4, 5], [6, 7], [1, 9]]
+    history = {
+        "numbers": [3, 2.5, torch.tensor(2.0)],
+        "pairs": [(0, 1), (5, torch.tensor([0.5])), (10, np.float32(0.25))],
+        "vector": torch.tensor([1.0, 2.0], requires_grad=True),
+        "rows": torch.tensor([[0.0, 4.0], [1.0, 5.0]]),
+        "array": np.array([[0, 6], [1, 7]]),
+        "losses": [value, value * 9],
+    }
+    ax = curves(history, xlabel="step", ylabel="loss")
+    numbers, pairs, *others = [line.get_xydata().tolist() for line in ax.get_lines()[:6]]
+    assert numbers == [[0, 3], [1, 2.5], [2, 2]]
+    assert pairs == [[0, 1], [5, 0.5], [10, 0.25]]
+    assert others == [[[0, a], [1, b]] for a, b in ((1, 2), (4, 5), (6, 7), (1, 9))]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("step", "loss", "linear")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(history)
 
 
-def test_a_legend_names_the_lines():
-    ax = curves({"train": [1, 0.5], "test": [1, 0.7]}, xlabel="epoch", ylabel="loss")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "test"]
-    assert list(ax.texts) == []
+@pytest.mark.parametrize("points", [[3, 2], [3, 2, 1], [(5, 1), (6, 2)], [(0, 1), (10_000, 2)], [1]])
+def test_whole_steps_have_whole_tick_marks(points):
+    ticks = curves({"a": points}, xlabel="epoch", ylabel="loss").get_xticks()
+    assert (ticks % 1 == 0).all()
+
+
+def test_other_steps_have_tick_marks_between():
+    ticks = curves({"a": [(0.1, 1), (0.3, 2)], "b": [1, 2]}, xlabel="seconds", ylabel="loss").get_xticks()
+    assert (ticks % 1 != 0).any()
 
 
 def test_curves_in_given_axes():
@@ -130,14 +115,10 @@ def test_curves_in_given_axes():
     )
 
 
-def test_gaps_are_left_open():
-    ax = curves({"a": [1, float("nan"), 3]}, xlabel="x", ylabel="y")
-    assert np.isnan(ax.get_lines()[0].get_ydata()[1])
-
-
-def test_a_single_point_is_visible():
-    ax = curves({"a": [1]}, xlabel="x", ylabel="y")
-    assert ax.get_lines()[0].get_marker() == "o"
+def test_gaps_are_left_open_and_a_single_point_is_visible():
+    gap, single = curves({"a": [1, float("nan"), 3], "b": [1]}, xlabel="x", ylabel="y").get_lines()
+    assert np.isnan(gap.get_ydata()[1])
+    assert single.get_marker() == "o"
 
 
 @pytest.mark.parametrize(
@@ -158,9 +139,6 @@ def test_curves_without_data_are_explained(history, message):
 def test_logarithm_of_zero_is_explained():
     with pytest.raises(ValueError, match=r"history\['a'\] has values of 0 or less"):
         curves({"a": [1, 0]}, xlabel="x", ylabel="y", log=True)
-
-
-# ----------------------------------------------------------------------------------------------------------- image_grid
 
 
 def pictures_of(figure):
@@ -196,6 +174,7 @@ def test_grid_is_in_order_and_nothing_overlaps(n, columns, height, width, titled
     figure = image_grid(torch.zeros(n, height, width), titles, columns)
     boxes = [ax.get_window_extent() for ax in figure.axes]
     assert len(boxes) == n
+    assert [ax.get_title() for ax in figure.axes] == (titles or [""] * n)
     assert_apart_and_inside(boxes + (extents(ax.title for ax in figure.axes) if titled else []), figure.bbox)
     assert figure.get_figwidth() == pytest.approx(6.4, abs=0.01)
     for k, box in enumerate(boxes):
@@ -209,11 +188,6 @@ def test_grid_is_in_order_and_nothing_overlaps(n, columns, height, width, titled
         assert abs(box.height - box.width * height / width) <= 1
         assert np.allclose(box.extents, np.round(box.extents), atol=1e-6)
     plt.close("all")
-
-
-def test_titles_stand_above_their_images():
-    figure = image_grid(torch.zeros(3, 8, 8), ["7", 1, "9 not 4"])
-    assert [ax.get_title() for ax in figure.axes] == ["7", "1", "9 not 4"]
 
 
 def test_grid_can_be_saved_twice(tmp_path):
@@ -240,9 +214,6 @@ def test_images_that_cannot_be_drawn_are_explained(arguments, error, message):
     with pytest.raises(error, match=message):
         image_grid(*arguments)
     assert plt.get_fignums() == []
-
-
-# -------------------------------------------------------------------------------------------------------------- overlay
 
 
 def test_overlay_colours_exactly_the_mask():
@@ -273,9 +244,6 @@ def test_every_class_can_be_coloured():
     assert len(colours) == 7
     assert colours < OKABE_ITO
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list("abcdefg")
-
-
-def test_background_may_be_another_class():
     ax = overlay(torch.rand(2, 2), torch.tensor([[0, 1], [2, 2]]), ["a", "b", "void"], background=2)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
 
@@ -296,14 +264,14 @@ def test_overlay_in_given_axes_and_with_truth_values():
         (torch.zeros(1, 2), torch.tensor([[0, 255]]), ["a", "b"], ValueError, r"classes \[255\], .* names for 0 to 1"),
         (torch.zeros(1, 2), torch.tensor([[0, -1]]), ["a", "b"], ValueError, r"classes \[-1\]"),
         (torch.zeros(1, 2), torch.tensor([[0, 1]]), list("abcdefghi"), ValueError, "7 classes .* got 9 names"),
-        (torch.zeros(2, 4, 4), torch.zeros(4, 4, dtype=int), ["a"], ValueError, r"image must be .* got \(2, 4, 4\)"),
         (
-            torch.zeros(2, 3, 4, 4),
+            torch.zeros(2, 4, 4),
             torch.zeros(4, 4, dtype=int),
             ["a"],
             ValueError,
-            r"image must be .* got \(2, 3, 4, 4\)",
+            r"images must be .* got \(1, 2, 4, 4\)",
         ),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(4, 4, dtype=int), ["a"], ValueError, "images must be"),
     ],
 )
 def test_masks_that_cannot_be_drawn_are_explained(image, mask, classes, error, message):
