@@ -23,14 +23,9 @@ PRINTABLE, DRAWABLE = 100, 25  # more lines of text, and more nodes in a picture
 class Node:
     """One node of a backward graph.
 
-    Attributes
-    ----------
-    operation : str
-        Name as PyTorch prints it in ``grad_fn``, such as ``AddBackward0``, or ``AccumulateGrad`` for a leaf.
-    name : str or None
-        Name of the variable, where one was given. Several names for one node are joined by commas.
-    shape : tuple of int or None
-        For a leaf, the shape of the tensor whose ``grad`` receives the gradient. None for an operation.
+    ``operation`` is its name as PyTorch prints it in ``grad_fn``, such as ``AddBackward0``, or ``AccumulateGrad`` for a leaf;
+    ``name`` that of the variable, where one was given (several are joined by commas); ``shape``, for a leaf alone, that of
+    the tensor whose ``grad`` receives the gradient.
     """
 
     operation: str
@@ -47,12 +42,8 @@ class Node:
 class Graph:
     """The backward graph of a tensor, as :func:`graph` found it. Printed, it is a tree of at most 100 lines.
 
-    Attributes
-    ----------
-    nodes : tuple of Node
-        Every function that the gradient passes through, once each. The result is node 0.
-    edges : tuple of tuple of int
-        From and to, in the direction of the gradient. ``x * x`` has two edges to the same leaf: both gradients add up.
+    ``nodes`` holds every function that the gradient passes through, once each; the result is node 0. ``edges`` are pairs, from
+    and to, in the direction of the gradient. ``x * x`` has two edges to the same leaf: both gradients add up.
     """
 
     nodes: tuple[Node, ...]
@@ -102,10 +93,7 @@ def graph(t: torch.Tensor, names: Mapping[str, torch.Tensor] | None = None) -> G
         Names to show: of leaves, and of intermediate results. ``dict(model.named_parameters())`` does. Tensors that are
         not part of the graph are ignored.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If ``t`` is no tensor, or has no history: it is a leaf, or nothing it was computed from requires a gradient.
+    A ``t`` without history (a leaf, or computed from nothing that requires a gradient) is a ValueError.
 
     Examples
     --------

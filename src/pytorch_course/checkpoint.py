@@ -53,10 +53,7 @@ def save(obj: object, path: str | os.PathLike[str]) -> Path:
     path : path
         The file to write or to replace. A link stays, and its target is replaced.
 
-    Raises
-    ------
-    CheckpointError
-        If it cannot be written, or :func:`load` would refuse it. The old file is intact, no temporary one is left.
+    What cannot be written, or :func:`load` would refuse, is a CheckpointError. The old file is intact, no temporary one left.
 
     Examples
     --------
@@ -89,10 +86,7 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
     :func:`torch.load` alone skips the checksums: a flipped bit would silently become a wrong weight. No code in the
     file is ever run. Checksums guard against accidents, not attackers. The tensors go to the device `map_location`.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, is not a file of :func:`torch.save`, or needs code to be read. The message says where.
+    A file that is damaged, is not of :func:`torch.save` or needs code to be read is a CheckpointError that says where.
 
     Examples
     --------

@@ -44,10 +44,8 @@ class EpochSampler(Sampler[list[int]]):
         From 0. Another seed gives another order.
     rank, size : int
         Which of how many processes this is.
-    shuffle : bool
-        False keeps the order of the data in every epoch.
-    drop_last : bool
-        Leave out what does not fill a global batch at the end of an epoch. Each epoch leaves out other samples.
+    shuffle, drop_last : bool
+        Whether each epoch has an order of its own, and leaves out what does not fill a global batch at its end.
 
     Examples
     --------
@@ -153,8 +151,6 @@ class SeededDataset(Dataset[Any]):
         Where samples come from.
     transform : callable, optional
         ``transform(input, target)`` returns the new sample, so an image and its mask can be turned together.
-    seed : int
-        Another seed gives other draws.
 
     Examples
     --------
@@ -247,12 +243,10 @@ def loader(
     ----------
     data : Dataset or sequence
         Samples with a length, such as ``(input, target)``.
-    batch_size, seed, shuffle, drop_last
-        See :class:`EpochSampler`. The seed decides the draws of transforms as well.
+    batch_size, seed, shuffle, drop_last, transform
+        See :class:`EpochSampler` and :class:`SeededDataset`. The seed decides the draws of transforms as well.
     world : World, optional
         The processes that share the data. Without it this process reads all of it.
-    transform : callable, optional
-        See :class:`SeededDataset`.
     **kwargs
         Passed on, such as ``num_workers=2`` or ``persistent_workers=True``.
 

@@ -54,14 +54,8 @@ class LaunchError(RuntimeError):
 class World:
     """Who this process is among all processes of a run; ``World()`` is alone, and :func:`world` makes the others.
 
-    Attributes
-    ----------
-    rank, size : int
-        Number of this process, from 0 to ``size - 1``, and how many take part.
-    device : torch.device
-        Where this process computes.
-    restarts : int
-        How often all processes have been started again after a failure.
+    ``rank`` is its number, from 0 to ``size - 1``; it computes on ``device``. All processes have been started again
+    ``restarts`` times after a failure.
 
     Examples
     --------
@@ -160,11 +154,8 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
     timeout : float
         Seconds to wait for the other ranks, when joining and in every collective operation.
 
-    Raises
-    ------
-    RuntimeError
-        If there are fewer GPUs than asked for, a group exists already, the environment announces half a group, or
-        the other ranks cannot be reached.
+    Fewer GPUs than asked for, a group that exists already, half an announcement, and other ranks that cannot be reached are
+    a RuntimeError.
 
     Examples
     --------
@@ -262,9 +253,7 @@ def launch(
     ------
     LaunchError
         If a rank raises, is killed, ends without a result, returns what cannot be pickled, or still runs at the
-        timeout, or if this process is told to end. No process is left then.
-    TypeError, ValueError
-        If an argument cannot be pickled, a number is out of range, or all arguments together exceed 64 MiB.
+        timeout, or if this process is told to end. No process is left then. All arguments together may have 64 MiB.
 
     Examples
     --------

@@ -43,11 +43,6 @@ def evaluate(
     device : torch.device or str, optional
         Where batches go. By default where the model is.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If there is no batch, a batch is a mapping, the loader leaves samples out, or a metric returns something else.
-
     Examples
     --------
     >>> scores = torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 1.0]])
@@ -62,9 +57,8 @@ def evaluate(
     for metric in objects.values():
         metric.reset()
     # float64, so that the figure does not depend on how samples were cut into batches; Apple's devices have none.
-    totals = torch.zeros(
-        len(functions), 2, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64
-    )
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    totals = torch.zeros(len(functions), 2, device=device, dtype=dtype)
     with _evaluation_mode(model):
         for inputs, target, output in _outputs(model, batches, device, sampler):
             for metric in objects.values():
@@ -85,10 +79,7 @@ def predict(model: nn.Module, batches: Any, *, device: torch.device | str | None
 
     The outputs are on the CPU, one row per sample. A batch is a tuple or list with the input first, or the input alone.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If there is no batch, a batch is a mapping, or the loader leaves samples out or has an order that cannot be undone.
+    A loader that leaves samples out, or has an order that cannot be undone, is a ValueError.
 
     Examples
     --------

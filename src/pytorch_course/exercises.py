@@ -49,13 +49,8 @@ def expect(yours: Any, right: Any, *, rtol: float | None = None, atol: float | N
     rtol, atol : float, optional
         Relative and absolute tolerance; by dtype those of `torch.testing.assert_close`.
 
-    Raises
-    ------
-    TypeError
-        If `right` is of a kind that cannot be compared.
-    AssertionError
-        Only where the environment variable ``PYTORCH_COURSE_STRICT`` is set, as in the build of the book: if the answer
-        is wrong or missing. What the answer itself raises is then raised too.
+    Where the environment variable ``PYTORCH_COURSE_STRICT`` is set, as in the build of the book, a wrong or missing answer
+    is an AssertionError, and what the answer itself raises is raised. A `right` that cannot be compared is a TypeError.
 
     Examples
     --------

@@ -71,10 +71,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
     If it holds an accelerator that this machine does not have, a warning says so, and the rest is restored.
 
-    Raises
-    ------
-    ValueError
-        If a part is missing, unknown or damaged. No generator has changed then.
+    A part that is missing, unknown or damaged is a ValueError, and no generator has changed then.
 
     Examples
     --------

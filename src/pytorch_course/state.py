@@ -37,10 +37,8 @@ class TrainState:
 
     Attributes
     ----------
-    step : int
-        Updates since the beginning.
-    epoch, batch : int
-        The next batch to train on, both counted from 0.
+    step, epoch, batch : int
+        Updates since the beginning, and the next batch to train on, counted from 0.
     data : dict or None
         What :func:`pytorch_course.train.train` read last; inside an epoch it goes on only with the same.
 
@@ -78,10 +76,7 @@ class TrainState:
 
         It holds tensors on the CPU, numbers, strings, and lists, tuples and dictionaries of them.
 
-        Raises
-        ------
-        ValueError
-            If the optimizer updates a parameter that belongs neither to the model nor to an extra: it would be lost.
+        A parameter of the optimizer that belongs neither to the model nor to an extra would be lost: a ValueError.
         """
         parts = {name: None if part is None else _copy(part.state_dict()) for name, part in self._parts().items()}
         return {

@@ -42,16 +42,12 @@ class Layout:
 
     Attributes
     ----------
-    shape : tuple of int
-        Elements per axis.
-    stride : tuple of int
-        Cells from one element to the next along each axis. A cell has the size of one element.
-    offset : int
-        The cell that holds the first element.
+    shape, stride : tuple of int
+        Elements per axis, and cells from one element to the next along each. A cell has the size of one element.
+    offset, storage : int
+        The cell that holds the first element, and how many cells the whole storage has.
     dtype : torch.dtype
         Type of the elements.
-    storage : int
-        Cells in the whole storage; the tensor may read only some of them.
     contiguous : bool
         Whether the elements lie side by side in the order of their indices.
     """
@@ -164,12 +160,7 @@ class StorageMap:
     Printed, each cell shows the index that reads it. ``×3`` stands for three elements that read the same cell, as after
     :meth:`torch.Tensor.expand`. A storage of more than 32 cells is summed up in words.
 
-    Attributes
-    ----------
-    length : int
-        Cells in the storage.
-    views : tuple
-        The views' names and layouts, in the order given.
+    ``length`` is the number of cells, ``views`` holds the views' names and layouts in the order given.
     """
 
     length: int
@@ -271,14 +262,8 @@ def _summary(view: Layout) -> str:
 class Broadcast:
     """How shapes line up from the right. Made by :func:`pytorch_course.tensors.broadcast`.
 
-    Attributes
-    ----------
-    shapes : tuple of tuple of int
-        The shapes, as given.
-    result : tuple of int or None
-        The common shape, or None if there is none.
-    clash : int or None
-        The first axis from the right on which the shapes disagree (-1 is the last axis), or None.
+    ``shapes`` are those given, ``result`` is the common shape or None, and ``clash`` the first axis from the right on which
+    the shapes disagree (-1 is the last axis), or None.
     """
 
     shapes: tuple[Shape, ...]

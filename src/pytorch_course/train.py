@@ -341,9 +341,7 @@ def _problem(state: TrainState, loss: Tensor, gradients: list[Tensor], norm: Any
         return None
     names = state.parameter_names()
     guilty = [names.get(p, "a parameter") for p in _parameters(state) if p.grad is not None and not _finite([p.grad])]
-    return (
-        f"the gradient of {', '.join(guilty)} is not finite" if guilty else f"the norm of the gradient is {norm.item()}"
-    )
+    return f"the gradient of {', '.join(guilty)} is not finite" if guilty else f"the gradient's norm is {norm.item()}"
 
 
 def _anyones_problem(
@@ -390,18 +388,11 @@ def _check(
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm is {max_grad_norm}, expected a positive norm or None")
     if isinstance(state.optimizer, torch.optim.LBFGS):
-        raise TypeError(
-            "optimizer is an LBFGS, which evaluates the loss several times per step: write its loop with a closure"
-        )
+        raise TypeError("optimizer is an LBFGS, which needs several losses per step: write its loop with a closure")
     if autocast == torch.float16 and state.scaler is None:
-        raise ValueError(
-            "autocast is torch.float16 without a scaler, so small gradients become 0: pass "
-            "TrainState(..., scaler=torch.amp.GradScaler()), or autocast=torch.bfloat16"
-        )
+        raise ValueError("autocast is torch.float16 without a scaler: TrainState(..., scaler=torch.amp.GradScaler())")
     if not hasattr(batches, "__len__"):
-        raise TypeError(
-            f"batches is a {type(batches).__name__} without a length, expected a list or a loader of a data set that has one"
-        )
+        raise TypeError(f"batches is a {type(batches).__name__} without a length, expected a list or a DataLoader")
     length = len(batches)
     if state.epoch < epochs and state.batch >= length:
         raise ValueError(f"the state is at batch {state.batch} of epoch {state.epoch}, but batches has {length}")
@@ -435,8 +426,8 @@ def _check_scheduler(scheduler: Any, updates: int, epochs: int) -> None:
     """The schedule is stepped per update, `updates` times from now on."""
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         raise TypeError(
-            "scheduler is a ReduceLROnPlateau, which needs a measurement: pass it as an extra, "
-            "TrainState(model, optimizer, plateau=scheduler), and call scheduler.step(loss) in the body"
+            "scheduler is a ReduceLROnPlateau, which needs a measurement: pass it as an extra, TrainState(..., "
+            "plateau=scheduler), and call scheduler.step(loss) in the body"
         )
     kinds = {lr_scheduler.CosineAnnealingLR: "T_max", lr_scheduler.OneCycleLR: "total_steps"}
     name = kinds.get(type(scheduler))
