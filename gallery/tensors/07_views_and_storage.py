@@ -331,6 +331,7 @@ assert all(same_storage(image, tensor) for tensor in steps.values())
 # A slice, ``t`` or ``permute`` is a view; a list or a mask copies; ``reshape`` may do either. Clone before you write into a part, and
 # before you keep or save it. Use ``permute`` to move an axis, never ``reshape``.
 
+torch.manual_seed(0)
 pixels = torch.rand(48, 64, 3)  # height, width, channel
 channels_first = pixels.permute(2, 0, 1)
 one_row = channels_first.reshape(-1)  # not contiguous, so here reshape copies

@@ -369,6 +369,7 @@ from torch.utils import benchmark
 
 has_gpu = torch.accelerator.is_available()
 device = torch.accelerator.current_accelerator() if has_gpu else torch.device("cpu")
+torch.manual_seed(0)
 data = torch.rand(1000, 3).to(device)
 centres = torch.rand(6, 3).to(device)
 code = "(data[:, None] - centres).square().sum(-1).argmin(-1)"

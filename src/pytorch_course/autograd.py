@@ -85,6 +85,8 @@ class Graph:
 def graph(t: torch.Tensor, names: Mapping[str, torch.Tensor] | None = None) -> Graph:
     """Read the backward graph of a tensor without computing anything. It prints as a tree and has ``plot()``.
 
+    A ``t`` without history (a leaf, or computed from nothing that requires a gradient) is a ValueError.
+
     Parameters
     ----------
     t : torch.Tensor
@@ -92,8 +94,6 @@ def graph(t: torch.Tensor, names: Mapping[str, torch.Tensor] | None = None) -> G
     names : dict of str to torch.Tensor, optional
         Names to show: of leaves, and of intermediate results. ``dict(model.named_parameters())`` does. Tensors that are
         not part of the graph are ignored.
-
-    A ``t`` without history (a leaf, or computed from nothing that requires a gradient) is a ValueError.
 
     Examples
     --------

@@ -46,14 +46,14 @@ def save(obj: object, path: str | os.PathLike[str]) -> Path:
     The bytes go to a temporary file beside it, are read back and checked, forced to the disk, and only then take the
     place of the old file, with its mode. Temporary files that killed processes left in the folder are removed first.
 
+    What cannot be written, or :func:`load` would refuse, is a CheckpointError. The old file is intact, no temporary one left.
+
     Parameters
     ----------
     obj : object
         Tensors, numbers, strings, and lists, tuples and dictionaries of them: what a weights-only load accepts.
     path : path
         The file to write or to replace. A link stays, and its target is replaced.
-
-    What cannot be written, or :func:`load` would refuse, is a CheckpointError. The old file is intact, no temporary one left.
 
     Examples
     --------

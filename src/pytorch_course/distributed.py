@@ -146,6 +146,9 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
     address of a process that is dead (https://github.com/pytorch/pytorch/issues/135712), so every attempt uses keys of
     its own. Restarts are counted per machine: on several machines set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` too.
 
+    Fewer GPUs than asked for, a group that exists already, half an announcement, and other ranks that cannot be reached are
+    a RuntimeError.
+
     Parameters
     ----------
     device : str or torch.device, optional
@@ -153,9 +156,6 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
         is a GPU for each local rank, otherwise the CPU.
     timeout : float
         Seconds to wait for the other ranks, when joining and in every collective operation.
-
-    Fewer GPUs than asked for, a group that exists already, half an announcement, and other ranks that cannot be reached are
-    a RuntimeError.
 
     Examples
     --------

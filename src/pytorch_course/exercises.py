@@ -41,16 +41,16 @@ def expect(yours: Any, right: Any, *, rtol: float | None = None, atol: float | N
 
     Kind, shape, dtype, device, graph, finiteness and values are compared in this order; nothing is broadcast.
 
-    Parameters
-    ----------
-    yours, right : tensor, NumPy array, number, bool, str, dtype, device, list or tuple of these, or callable
-        The answer and the right result; a function without arguments is called for them. A function that raises a bare
-        `NotImplementedError`, and a value that is ``...`` or None, count as not done yet.
-    rtol, atol : float, optional
-        Relative and absolute tolerance; by dtype those of `torch.testing.assert_close`.
-
     Where the environment variable ``PYTORCH_COURSE_STRICT`` is set, as in the build of the book, a wrong or missing answer
     is an AssertionError, and what the answer itself raises is raised. A `right` that cannot be compared is a TypeError.
+
+    Parameters
+    ----------
+    yours, right : object
+        The answer and the right result: tensors, NumPy arrays, numbers, strings, dtypes, devices, lists or tuples of these,
+        or functions without arguments that return them. A bare `NotImplementedError`, ``...`` and None are not done yet.
+    rtol, atol : float, optional
+        Relative and absolute tolerance; by dtype those of `torch.testing.assert_close`.
 
     Examples
     --------
