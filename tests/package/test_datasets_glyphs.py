@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pytorch_course.datasets import glyphs
 from pytorch_course.datasets._glyphs import _FONTS, _atlas
@@ -24,12 +22,10 @@ def test_shapes_and_types() -> None:
     assert repr(glyphs(0)).startswith("glyphs: 0 samples")
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
-@given(st.integers(0, 600), st.integers(0, 600), st.integers(0, 2**40))
-def test_a_prefix_does_not_depend_on_n(few: int, many: int, seed: int) -> None:
-    few, many = sorted((few, many))
-    for short, long in zip(glyphs(few, seed=seed).tensors, glyphs(many, seed=seed).tensors, strict=True):
-        assert torch.equal(short, long[:few])
+def test_a_prefix_does_not_depend_on_n() -> None:
+    for few, many in [(0, 1), (5, 256), (256, 257), (300, 600)]:
+        for short, long in zip(glyphs(few, seed=few).tensors, glyphs(many, seed=few).tensors, strict=True):
+            assert torch.equal(short, long[:few])
 
 
 def test_seeds_and_blocks_differ_and_the_global_generator_stays() -> None:

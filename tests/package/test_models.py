@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from pytorch_course.models import GPT, ResNet, UNet
 
-some = settings(deadline=None, derandomize=True, max_examples=15)
 small = {
     "ResNet": lambda: ResNet(8, width=4),
     "UNet": lambda: UNet(width=4),
@@ -25,10 +22,10 @@ def example(name, batch=3):
     return torch.randn(batch, 1, 28, 28, generator=generator)
 
 
-def built(name, seed=0):
+def built(name):
     """A small model of this name. The global generator stays where it was."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         return small[name]()
 
 
@@ -41,33 +38,19 @@ def conv(a, b, kernel=3):
     return a * b * kernel * kernel + 2 * b
 
 
-@some
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 9), st.sampled_from([1, 3]))
-def test_resnet_gives_one_score_per_class(height, width, classes, channels):
+def test_the_shapes_of_the_scores():
     with torch.device("meta"):
-        model = ResNet(classes=classes, channels=channels)
-        images = torch.empty(2, channels, height, width)
-        assert model(images).shape == (2, classes)
-        assert model.features(images).dim() == 4
-
-
-@some
-@given(st.integers(1, 4), st.data())
-def test_unet_keeps_height_and_width(levels, data):
-    height, width = (data.draw(st.integers(2**levels, 70)) for _ in range(2))
-    with torch.device("meta"):
-        model = UNet(classes=3, channels=2, width=2, levels=levels)
-        assert model(torch.empty(2, 2, height, width)).shape == (2, 3, height, width)
-
-
-@some
-@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 3))
-def test_gpt_scores_every_token(time, heads, blocks):
-    with torch.device("meta"):
-        model = GPT(7, context=20, width=4 * heads, heads=heads, blocks=blocks)
-        tokens = torch.empty(2, time, dtype=torch.int64)
-        assert model(tokens).shape == (2, time, 7)
-        assert model.features(tokens).shape == (2, time, 4 * heads)
+        for height, width, classes, channels in [(1, 1, 1, 1), (1, 70, 10, 3), (28, 28, 3, 1), (33, 64, 9, 3)]:
+            model, images = ResNet(classes=classes, channels=channels), torch.empty(2, channels, height, width)
+            assert model(images).shape == (2, classes)
+            assert model.features(images).dim() == 4
+        for height, width, levels in [(2, 2, 1), (4, 70, 2), (64, 46, 2), (17, 29, 4)]:
+            model = UNet(classes=3, channels=2, width=2, levels=levels)
+            assert model(torch.empty(2, 2, height, width)).shape == (2, 3, height, width)
+        for time, heads, blocks in [(1, 1, 1), (20, 4, 2), (13, 3, 3)]:
+            model, tokens = GPT(7, 20, 4 * heads, heads, blocks), torch.empty(2, time, dtype=torch.int64)
+            assert model(tokens).shape == (2, time, 7)
+            assert model.features(tokens).shape == (2, time, 4 * heads)
 
 
 def test_the_smallest_images_run_for_real():
@@ -133,15 +116,6 @@ def test_depth_does_not_make_the_stream_of_gpt_grow():
 
 
 @pytest.mark.parametrize("name", small)
-def test_a_state_dict_makes_another_model_the_same(name):
-    first, second = built(name).eval(), built(name, seed=1).eval()
-    x = example(name)
-    assert not torch.equal(first(x), second(x))
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first(x), second(x))
-
-
-@pytest.mark.parametrize("name", small)
 def test_a_model_learns_one_batch_by_heart(name):
     model, x = built(name), example(name, batch=4)
     target = {"UNet": (x[:, 0] > 0).long(), "GPT": x.roll(-1, 1)}.get(name, torch.arange(4))
@@ -157,18 +131,17 @@ def test_a_model_learns_one_batch_by_heart(name):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@some
-@given(st.integers(0, 11), st.integers(0, 2**31))
-def test_gpt_never_looks_ahead(position, seed):
+def test_gpt_never_looks_ahead():
     model = built("GPT").eval()
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(11, (2, 12), generator=generator)
-    changed = tokens.clone()
-    changed[:, position:] = (tokens[:, position:] + 1 + torch.randint(10, (2, 12 - position), generator=generator)) % 11
-    with torch.no_grad():
-        a, b = model(tokens), model(changed)
-    torch.testing.assert_close(a[:, :position], b[:, :position], rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(a[:, position], b[:, position])
+    tokens = example("GPT", batch=2)
+    for position in range(12):
+        changed = tokens.clone()
+        changed[:, position:] = (tokens[:, position:] + torch.arange(1, 13 - position)) % 11
+        changed[:, position] = (tokens[:, position] + 1) % 11
+        with torch.no_grad():
+            a, b = model(tokens), model(changed)
+        torch.testing.assert_close(a[:, :position], b[:, :position], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(a[:, position], b[:, position])
 
 
 def test_gpt_looks_back_and_knows_positions():
