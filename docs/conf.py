@@ -106,7 +106,6 @@ napoleon_preprocess_types = True
 napoleon_type_aliases = {  # short words of the docstrings, and where they lead
     "Dataset": "torch.utils.data.Dataset",
     "DataLoader": "torch.utils.data.DataLoader",
-    "Layout": "pytorch_course.tensors.Layout",
     "Path": "pathlib.Path",
     "Samples": "pytorch_course.datasets.Samples",
     "Subset": "torch.utils.data.Subset",

@@ -12,15 +12,13 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Image = torch.Tensor | np.ndarray
+    import matplotlib.axes
+    import matplotlib.figure
 
 
 def curves(
-    history: Mapping[str, Iterable[Any]], *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
-) -> Axes:
+    history: Mapping[str, Iterable[Any]], *, xlabel: str, ylabel: str, log: bool = False, ax: Any = None
+) -> matplotlib.axes.Axes:
     """Draw one line per name, with a legend. Whole steps get whole numbers on their axis.
 
     Nothing to draw, or a value of 0 or less on a logarithmic axis, raises a ValueError.
@@ -73,7 +71,7 @@ def _points(name: str, values: Iterable[Any]) -> np.ndarray:
     return np.array(pairs)
 
 
-def image_grid(images: Image, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
+def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 8) -> matplotlib.figure.Figure:
     """Draw a batch of images in rows, on a new figure as wide as the style's figures.
 
     A wrong type raises a TypeError; a wrong shape, value or number of titles or columns a ValueError.
@@ -122,8 +120,8 @@ def image_grid(images: Image, titles: Sequence[str] | None = None, columns: int 
 
 
 def overlay(
-    image: Image, mask: Image, classes: Sequence[str], *, background: int | None = 0, ax: Axes | None = None
-) -> Axes:
+    image: Any, mask: Any, classes: Sequence[str], *, background: int | None = 0, ax: Any = None
+) -> matplotlib.axes.Axes:
     """Draw a segmentation mask over its image, each class in a colour of the style, with a legend.
 
     A mask that is not of whole numbers raises a TypeError; one of another size, or a class without a name or a colour,
@@ -175,14 +173,14 @@ def overlay(
     return ax
 
 
-def _array(values: Image) -> np.ndarray:
+def _array(values: torch.Tensor | np.ndarray) -> np.ndarray:
     if not isinstance(values, torch.Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
 
 
-def _pictures(images: Image) -> np.ndarray:
+def _pictures(images: torch.Tensor | np.ndarray) -> np.ndarray:
     """Return (N, H, W) or (N, H, W, 3) from 0 to 1."""
     pixels = _array(images)
     if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[1] not in (1, 3)) or 0 in pixels.shape:

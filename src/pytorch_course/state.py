@@ -37,8 +37,8 @@ class TrainState:
 
     Attributes
     ----------
-    step, epoch, batch : int
-        Updates since the beginning, and the next batch to train on, counted from 0.
+    step : int
+        Updates since the beginning. The next batch is ``batch`` of ``epoch``, both counted from 0.
     data : dict or None
         What :func:`pytorch_course.train.train` read last; inside an epoch it goes on only with the same.
 

@@ -42,10 +42,14 @@ class Layout:
 
     Attributes
     ----------
-    shape, stride : tuple of int
-        Elements per axis, and cells from one element to the next along each. A cell has the size of one element.
-    offset, storage : int
-        The cell that holds the first element, and how many cells the whole storage has.
+    shape : tuple of int
+        Elements per axis.
+    stride : tuple of int
+        Cells from one element to the next along each axis. A cell has the size of one element.
+    offset : int
+        The cell that holds the first element.
+    storage : int
+        Cells in the whole storage.
     dtype : torch.dtype
         Type of the elements.
     contiguous : bool
