@@ -56,7 +56,7 @@ def curves(
         ax.set_yscale("log")
     ax.grid(axis="y")
     ax.legend()
-    return ax
+    return ax  # type: ignore[no-any-return]
 
 
 def _points(name: str, values: Iterable[Any]) -> np.ndarray:
@@ -170,7 +170,7 @@ def overlay(
     # The first run of the layout does not know yet how far the legend moves with the picture; the next one does.
     if (figure := ax.get_figure(root=True)) is not None:
         figure.draw_without_rendering()
-    return ax
+    return ax  # type: ignore[no-any-return]
 
 
 def _array(values: torch.Tensor | np.ndarray) -> np.ndarray:
