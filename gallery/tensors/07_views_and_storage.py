@@ -30,7 +30,7 @@ print(celsius)
 assert celsius[:, 1].tolist() == [68, 77]
 
 # %%
-# The friend is happy, and your own table now claims 68 and 77 degrees Celsius. Nobody assigned to it. Look at the memory:
+# The friend is happy, but your own table now claims 68 and 77 degrees Celsius, though no line assigns to ``celsius``. Look at the memory:
 
 import matplotlib.pyplot as plt
 from pytorch_course.tensors import storage_map
@@ -43,8 +43,9 @@ ax = storage_map(celsius=celsius, friend=friend).plot()
 #    :alt: A row of six numbered cells. Below it, celsius fills all six with the indices 0,0 to 1,2, and friend fills the cells 1 and 4 with
 #       the indices 0 and 1.
 #
-# ``friend`` is not a copy but a :term:`view`: a second way to read the same memory. Most bugs of views are silent, and so is most of the
-# speed that they give. When you want to write and keep the original, ask for memory of your own with :meth:`torch.Tensor.clone`.
+# ``friend`` is not a copy but a :term:`view`: a second way to read the same memory. A view is cheap, because no number is copied; but what
+# you write through one name shows under the other, without a message. When you want to write and keep the original, ask for memory of your
+# own with :meth:`torch.Tensor.clone`.
 
 celsius = torch.tensor([[12.0, 20.0, 31.0], [14.0, 25.0, 30.0]])
 friend = celsius[:, 1].clone()
@@ -57,9 +58,9 @@ assert celsius[:, 1].tolist() == [20, 25]
 # What is a tensor made of?
 # -------------------------
 #
-# Of two parts. The :term:`storage` is one long row of cells and knows nothing of rows and columns. The tensor itself is a short note on
-# how to read it: the shape, the :term:`offset` of the first element, and for each axis a :term:`stride`, the number of cells to the next
-# element.
+# It has two parts. The :term:`storage` is one long row of cells, without rows and columns. The tensor itself is a short note on how to read
+# it: the shape, the :term:`offset` of the first element, and for each axis a :term:`stride`, the number of cells to the next element. The
+# note also holds the dtype and the device. The last line below prints both, and the size of the storage: six floats of four bytes.
 
 m = torch.arange(6.0).reshape(2, 3)
 t = m.t()
@@ -80,20 +81,20 @@ ax = layout(t).plot()
 #    :alt: A grid of three rows and two columns with the storage positions 0 and 3, 1 and 4, 2 and 5. Below it six cells in a row, coloured
 #       by the row of the grid that reads them, so that the colours alternate.
 #
-# Transposing swapped two pairs of numbers in the note, and not one float moved. The element with index :math:`(i_0, i_1, \dots)` lies in
-# the cell
+# Transposing swapped the two sizes and the two strides in the note, and not one float moved. The element with index
+# :math:`(i_0, i_1, \dots)` lies in the cell with the number
 #
-# .. math:: \text{address} = \text{offset} + \sum_k i_k \cdot \text{stride}_k
+# .. math:: \text{cell} = \text{offset} + \sum_k i_k \cdot \text{stride}_k
 #
-# That is all there is. Here is the transposed matrix by hand, and then by :func:`torch.as_strided`, which reads a storage in any way that
-# you ask for:
+# Here is the transposed matrix by hand, and then by :func:`torch.as_strided`, which reads a storage with the shape and the strides that you
+# name:
 
 cells = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # the storage
 by_hand = []
 for i in range(3):
     for j in range(2):
-        address = t.storage_offset() + i * t.stride(0) + j * t.stride(1)
-        by_hand.append(cells[address])
+        cell = t.storage_offset() + i * t.stride(0) + j * t.stride(1)
+        by_hand.append(cells[cell])
 print("by hand:   ", by_hand)
 
 strided = torch.as_strided(m, size=(3, 2), stride=(1, 3))
@@ -101,24 +102,26 @@ print("as_strided:", strided.flatten().tolist())
 assert by_hand == strided.flatten().tolist() == t.flatten().tolist()
 
 # %%
-# Two tensors read one storage when the storages begin at the same address. Older pages ask for ``storage()``. It still answers, with a
-# warning; ``untyped_storage()`` is the name of today.
+# Two tensors read one storage when their storages begin at the same address in memory. Older pages ask for ``storage()`` instead of
+# ``untyped_storage()``; it still answers, with a warning.
 
 import warnings
 
+first, second = m.untyped_storage().data_ptr(), t.untyped_storage().data_ptr()
+print("bytes apart:", second - first)
+
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    old = m.storage()
-    new = t.untyped_storage()
+    m.storage()
 print(len(caught), "warning:", str(caught[0].message).split(".")[0])
-print("bytes apart:", new.data_ptr() - old.data_ptr())
-assert len(caught) == 1 and new.data_ptr() == old.data_ptr()
+assert first == second and len(caught) == 1
 
 # %%
 # Which operations leave the bytes alone?
 # ---------------------------------------
 #
-# All that can be said with an offset and strides: slices with a step, transposition, splitting an axis, picking one index.
+# Slices, also with a step, transposition, splitting an axis, and picking one index: an offset and strides are enough to describe what these
+# return.
 
 big = torch.arange(12.0)
 table = big.view(3, 4)
@@ -133,35 +136,37 @@ assert found.cells("column 2") == (2, 6, 10)
 #    :alt: A row of twelve numbered cells; below it one row per view. The table touches all cells, row 1 cells 4 to 7, column 2 cells 2, 6
 #       and 10, every second the even cells, and the corner cells 6, 7, 10 and 11.
 #
-# A list or a mask as index cannot be said in strides, because its steps are not even. It copies, so its storage holds its own elements and
-# no others. ``same_storage`` of the helper package compares the addresses as above.
+# A list or a mask as index may pick any cells in any order. So PyTorch always copies them, even where the steps are equal, as in the list
+# below. The storage of the copy holds the picked elements and no others. ``same_storage`` of the helper package compares the addresses as
+# above.
 
 from pytorch_course.tensors import same_storage
 
 for name, part in [
     ("slice", big[1:6]),
-    ("list", big[[0, 1, 5]]),
+    ("list", big[[0, 2, 4]]),
     ("mask", big[big > 6]),
 ]:
     cells = part.untyped_storage().nbytes() // part.itemsize
     print(f"{name:<6} {part.numel()} elements, storage of {cells} cells")
 assert same_storage(big, big[1:6])
-assert not same_storage(big, big[[0, 1, 5]]) and not same_storage(big, big[big > 6])
+assert not same_storage(big, big[[0, 2, 4]]) and not same_storage(big, big[big > 6])
 
 # %%
-# A stride of zero is allowed: :meth:`torch.Tensor.expand` makes three rows out of the memory for one. Reading is free. Writing into one row
-# writes into all of them, which is almost never what you meant; ``clone`` first.
+# A stride of zero is allowed: :meth:`torch.Tensor.expand` makes three rows out of the memory for one. Writing into one
+# of the rows writes into all of them, which is almost never what you meant; ``clone`` first.
 
 row = torch.tensor([1.0, 2.0])
 rows = row.expand(3, 2)
 rows[0].mul_(10)
 print("stride", rows.stride(), rows.tolist())
 
+row = torch.tensor([1.0, 2.0])
 apart = row.expand(3, 2).clone()
 apart[0].mul_(10)
 print("stride", apart.stride(), apart.tolist())
 assert rows.tolist() == [[10, 20]] * 3
-assert apart.tolist() == [[100, 200], [10, 20], [10, 20]]
+assert apart.tolist() == [[10, 20], [1, 2], [1, 2]]
 
 # %%
 # Does reshape copy?
@@ -180,8 +185,8 @@ print("d.t():  first element", d[0, 0].item())
 assert same_storage(d, d.reshape(2, 3)) and not same_storage(d, d.t().reshape(6))
 
 # %%
-# Same method, both answers. ``reshape`` is a view *if possible*, else a copy. So do not write into what it returns unless you know which
-# of the two you have. :meth:`torch.Tensor.view` promises never to copy, and so it must sometimes refuse:
+# The first write reached ``d``, the second did not: ``reshape`` returns a view *if possible*, else a copy. So do not write into what it
+# returns unless you know which of the two you have. :meth:`torch.Tensor.view` never copies, and so it must sometimes refuse:
 
 try:
     d.t().view(6)
@@ -194,8 +199,8 @@ assert message.startswith("view size is not compatible")
 # %%
 # Why refuse? Flattened, the elements of ``d.t()`` lie in these cells:
 
-note = layout(d.t())
-walk = [note.address(i, j) for i in range(2) for j in range(3)]
+down, across = d.t().stride()
+walk = [i * down + j * across for i in range(2) for j in range(3)]
 print("cells", walk, "steps", torch.tensor(walk).diff().tolist())
 print("after contiguous():", d.t().contiguous().view(6).shape)
 assert not d.t().is_contiguous() and d.t().contiguous().is_contiguous()
@@ -216,8 +221,8 @@ assert grid.reshape(3, 2).shape == grid.t().shape
 assert not torch.equal(grid.reshape(3, 2), grid.t())
 
 # %%
-# ``reshape`` keeps the order of the cells and breaks the rows elsewhere; ``t`` keeps rows and columns together. A photograph shows it at
-# once. Image files have the channels last, networks want them first.
+# ``reshape`` reads the elements row by row and starts a new row after every second one; ``t`` turns each row into a column. A photograph
+# shows the difference at once. Image files have the channels last, networks want them first.
 
 from pytorch_course.datasets import photographs
 
@@ -245,8 +250,9 @@ for ax, image, name in zip(axes, (right, wrong), ("permute", "reshape")):
 # And resize?
 # -----------
 #
-# What you expect: a third name for the same. What happens: three functions have it, and each does something else. NumPy's function
-# fills up by repeating the data. The method of the same name on tensors is deprecated; like ``reshape``, it shares memory or copies.
+# You might expect another name for ``reshape``. Three functions are called so, and each does something else. The first,
+# :func:`numpy.resize`, repeats the data until the new shape is full. The second, the method ``resize`` of a tensor, is deprecated; like
+# ``reshape``, it shares memory or copies.
 
 import numpy as np
 
@@ -263,8 +269,8 @@ for name, tensor in [("d", of_whole), ("d.t()", of_transposed)]:
 assert same_storage(d, of_whole) and not same_storage(d, of_transposed)
 
 # %%
-# The one with the underscore changes the tensor itself. It drops cells from sight, or adds cells with whatever the memory held, and does
-# not ask who else reads them. Say what you mean instead: ``reshape`` to change the shape, a slice to drop, :func:`torch.cat` to add.
+# The third, ``resize_`` with an underscore, changes the tensor itself. Here it drops two numbers. The other names leave no doubt:
+# ``reshape`` changes the shape, a slice drops, :func:`torch.cat` adds.
 
 q = torch.arange(6.0)
 result = q.resize_(2, 2)
@@ -275,7 +281,7 @@ assert result is q and q.tolist() == [[0, 1], [2, 3]]
 # Why is my file of one number so large?
 # --------------------------------------
 #
-# A view keeps its whole storage alive, and :func:`torch.save` writes what the tensor reads *from*, not what it reads.
+# A view keeps its whole storage alive, and :func:`torch.save` writes that storage, not only the elements that the view reads.
 
 import io
 
@@ -299,11 +305,11 @@ assert bytes_written(small) > 1000 * bytes_written(small.clone())
 #    The same thing fills memory without any file: keep one row of each large batch in a list, and every batch stays alive. Clone what you
 #    keep.
 #
-# Where did my axis go?
-# ---------------------
+# Which shape comes next?
+# -----------------------
 #
-# Shapes change step by step, and you cannot see them. Print them until you can predict them. This is the way of one image through a
-# network; predict each shape before you read it.
+# Follow one image through the changes of shape that are common before and inside a network. Cover the output, and predict each shape before
+# you read it.
 
 image = torch.zeros(28, 28)
 one = image.unsqueeze(0)  # a channel axis
@@ -323,7 +329,7 @@ for name, tensor in steps.items():
 assert all(same_storage(image, tensor) for tensor in steps.values())
 
 # %%
-# Seven shapes, up to 32 samples of them, and never more memory than the one image.
+# All seven tensors read the cells of the one image, even those with 32 samples: no step has copied.
 #
 # Take this with you
 # ------------------
@@ -331,16 +337,16 @@ assert all(same_storage(image, tensor) for tensor in steps.values())
 # A slice, ``t`` or ``permute`` is a view; a list or a mask copies; ``reshape`` may do either. Clone before you write into a part, and
 # before you keep or save it. Use ``permute`` to move an axis, never ``reshape``.
 
-torch.manual_seed(0)
-pixels = torch.rand(48, 64, 3)  # height, width, channel
+import torch
+
+pixels = torch.arange(48.0 * 64 * 3).reshape(48, 64, 3)  # height, width, channel
 channels_first = pixels.permute(2, 0, 1)
 one_row = channels_first.reshape(-1)  # not contiguous, so here reshape copies
 part = pixels[:8, :8].clone()  # memory of its own, to write into, keep or save
-tensors = {"permute": channels_first, "reshape": one_row, "clone": part}
 memory = pixels.untyped_storage().data_ptr()
-for name, tensor in tensors.items():
+for tensor in (channels_first, one_row, part):
     kind = "view" if tensor.untyped_storage().data_ptr() == memory else "copy"
-    print(name, kind)
+    print(tuple(tensor.shape), kind)
 
 # %%
 # Change something
@@ -352,9 +358,9 @@ for name, tensor in tensors.items():
 #
 # .. dropdown:: What happens
 #
-#    * No. ``friend * 1.8`` is a new tensor, and ``+= 32`` writes into that one. The assert at the end of the cell objects.
+#    * No. ``friend * 1.8`` is a new tensor, and ``+= 32`` writes into that one. The assert at the end of the cell fails.
 #    * 4, 7, 8 and 11: the first and the last of each of the two rows.
-#    * The same numbers twice, and few of them: a list as index copies, so the large storage is gone. The assert objects.
+#    * Both lines say the same, 4 bytes of memory and a small file: a list as index copies one number, not the storage. The assert fails.
 #
 # Exercises
 # ---------
@@ -364,14 +370,15 @@ from pytorch_course.exercises import expect
 # %%
 # .. exercise:: The diagonal without a copy
 #
-#    Write ``diagonal(matrix)`` for a square matrix, without a loop and without a copy. How many cells lie between two neighbours on the
-#    diagonal? Mind that ``matrix`` may itself be a view, with strides and an offset of its own. :func:`torch.as_strided` does the rest.
+#    Write ``diagonal(matrix)`` for a square matrix with :func:`torch.as_strided`: no loop, no copy, and no ``matrix.diagonal()``. How many
+#    cells is it from one element of the diagonal to the next? ``matrix`` may itself be a view, with strides of its own. Its offset needs
+#    no care: ``as_strided`` begins where the tensor begins, unless you name another offset.
 
 
 def diagonal(matrix):
     ### BEGIN SOLUTION
     step = matrix.stride(0) + matrix.stride(1)
-    return matrix.as_strided((len(matrix),), (step,), matrix.storage_offset())
+    return matrix.as_strided((len(matrix),), (step,))
     ### END SOLUTION
 
 
@@ -397,9 +404,14 @@ expect(guess, [candidate.is_contiguous() for candidate in candidates])
 # %%
 # .. exercise:: Fix a function that writes into its input
 #
-#    A colleague's ``without_first`` is meant to return all numbers in one row, with the first set to zero:
-#    ``row = matrix.reshape(-1)``, ``row[0] = 0``, ``return row``. It changes the caller's matrix, but only sometimes. When? Write it so
-#    that it never does.
+#    A colleague's function ``first_try`` is meant to return all numbers in one row, with the first set to zero. It also changes the
+#    caller's matrix, whenever ``reshape`` returns a view. Write ``without_first``, which leaves the matrix alone in every case.
+
+
+def first_try(matrix):
+    row = matrix.reshape(-1)
+    row[0] = 0
+    return row
 
 
 def without_first(matrix):
