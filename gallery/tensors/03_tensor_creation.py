@@ -51,8 +51,8 @@ ax.legend()
 #       the line up to 2048 and is flat from there. bfloat16 is flat at 256.
 #
 # No error and no warning. A network's weights, gradients and counters live in such types, so it pays to know the two ways to fail.
-# Integers **wrap** at their end, as the mileage counter of a car does. Floats **run out of digits**: from 2048 on, the next ``float16``
-# is 2050, and 2048 + 1 is rounded back.
+# Integers **wrap** at their end, as the mileage counter of a car does. Floats **run out of digits**: after 2048 the next ``float16`` is
+# 2050. 2049 lies halfway between the two, and a tie goes to the neighbour whose last bit is 0, which is 2048.
 #
 # What can each dtype hold?
 # -------------------------
@@ -77,33 +77,44 @@ for dtype in [torch.bool, *integers, *floats]:
 
 # %%
 # Old code asks for a type by the names on the right; write ``dtype=`` instead. Besides these ten there are complex numbers, and many types
-# for storage and special hardware. Half precision is not only for GPUs, and it is not just "smaller": of the two 16-bit types, one has the
-# digits and the other the range.
+# for storage and special hardware.
+#
+# Half precision is not only for GPUs, and 16 bits can be divided in two ways: ``float16`` spends more of them on digits, ``bfloat16`` more
+# on range. So 1/3 comes out closer in the first, and 70,000 is finite only in the second:
 
 assert (torch.iinfo(torch.uint8).min, torch.iinfo(torch.uint8).max) == (0, 255)
 assert (torch.iinfo(torch.int8).min, torch.iinfo(torch.int8).max) == (-128, 127)
 assert len(set(legacy.values())) == 10
 
 for dtype in (torch.float16, torch.bfloat16):
+    third = torch.tensor(1 / 3).to(dtype)
     large = torch.tensor(70_000.0).to(dtype)
+    print(f"{dtype}: 1/3 is {third.item():.6f}, 70000 is {large.item()}")
     product = torch.ones(2, 2, dtype=dtype) @ torch.ones(2, 2, dtype=dtype)
-    print(f"{dtype}: 70000 becomes {large.item()}, a product on the {product.device}")
+    print("   a matrix product on the", product.device)
 
 # %%
-# A *value* that does not fit into an integer is refused; a *result* that does not fit is wrapped:
+# Does PyTorch refuse an integer that does not fit? Do not rely on it. A 256 that you write into a ``uint8`` is refused, but a -1 is
+# wrapped without a word. So are integers that you convert, and results:
 
 try:
     torch.tensor(256, dtype=torch.uint8)
 except RuntimeError as error:
     print("RuntimeError:", error)
-print("200 + 100 =", torch.tensor(200, dtype=torch.uint8) + 100)
+negative = torch.tensor(-1, dtype=torch.uint8)
+converted = torch.tensor(300).to(torch.uint8)
+total = torch.tensor(200, dtype=torch.uint8) + 100
+print("-1 becomes", negative.item())
+print("300 becomes", converted.item())
+print("200 + 100 becomes", total.item())
+assert (negative, converted, total) == (-1 % 256, 300 % 256, 300 % 256)
 
 # %%
 # How far apart are two floats?
 # -----------------------------
 #
-# Between :math:`2^k` and :math:`2^{k+1}` a float type has the same number of values for every :math:`k`. So the gap between neighbours
-# doubles at each power of two:
+# Between :math:`2^k` and :math:`2^{k+1}` a float type has the same number of values, whatever :math:`k` is (only near zero is this
+# different). So the gap between neighbours doubles at each power of two:
 #
 # .. math:: \text{gap}(x) = \varepsilon \cdot 2^{\lfloor \log_2 x \rfloor}
 #
@@ -121,7 +132,7 @@ print("gap   ", gap.tolist())
 assert torch.equal(gap.float(), formula)
 
 # %%
-# With a gap of 2 at 2048, adding 1 gets nowhere. ``float32`` counts further, and stops too:
+# The gap at 2048 is 2, so the counter cannot go on by 1. ``float32`` counts further before it stops too:
 
 last = torch.tensor(16_777_216.0)
 print(f"{last.dtype}: {last:.0f} + 1 = {last + 1:.0f}")
@@ -131,15 +142,16 @@ assert last + 1 == last
 # Which dtype do I get when I do not ask?
 # ---------------------------------------
 #
-# Python's integers become ``int64``, its floats become the *default dtype*. One float in a list makes all of it float.
+# Python's integers become ``int64``, its floats become the *default dtype*. A tensor has one dtype, so a mixed list takes the widest kind
+# in it: an integer is wider than a truth value, and a float is wider than both.
 
-for values in ([1, 2], [1, 2.0], [True, False]):
+for values in ([True, False], [1, 2], [1, 2.0], [True, 2.5]):
     print(values, torch.tensor(values).dtype)
 assert torch.get_default_dtype() == torch.float32
 assert torch.ones(3).dtype == torch.float32 and torch.arange(3).dtype == torch.int64
 
 # %%
-# The other way to write it, with a capital letter, looks like the same thing. Give both the number 3, then a large number in a list:
+# You will also see ``torch.Tensor``, with a capital letter, and expect the same. Give both the number 3, then a list with a large number:
 
 print(
     "torch.tensor(3):",
@@ -153,16 +165,16 @@ assert torch.tensor(visitors).dtype == torch.int64
 assert torch.Tensor(visitors).dtype == torch.Tensor().dtype == torch.float32
 
 # %%
-# You expect a spelling; it is another function. :func:`torch.tensor` reads a **value**. :class:`torch.Tensor` reads a number as a **size**
-# and returns three cells with whatever the memory held, and it turns everything in a list into ``float32``, which cost us one visitor.
-# It is the class of all tensors and a leftover as a way to make one. The fix: make tensors with ``torch.tensor``.
+# They are two functions. :func:`torch.tensor` reads a **value**. :class:`torch.Tensor` reads a number as a **size**: it returns three
+# cells with whatever the memory held. It also turns a list into ``float32``, which lost one visitor here. ``torch.Tensor`` is the class of
+# all tensors, and making one by calling it is an old habit. The fix: make tensors with ``torch.tensor``.
 #
 # Can I change the default?
 # -------------------------
 #
-# Yes, for the dtype and for the :term:`device`, and every later line of the program is changed with it. So put it back, whatever happens
-# in between. A device is a context already; the dtype becomes one in a few lines. The device ``"meta"`` has shapes and no memory; with a
-# GPU you would write ``"cuda"``.
+# Yes, for the dtype and for the :term:`device`, but every later line of the program then uses the new default. So limit the change to a
+# ``with`` block. :class:`torch.device` works there as it is; for the dtype you write a few lines, which put the old default back even after
+# an error. The device here is ``"meta"``, which keeps shapes but no numbers: every computer has it. With a GPU you would write ``"cuda"``.
 
 from contextlib import contextmanager
 
@@ -187,8 +199,8 @@ assert (inside.dtype, inside.device.type) == (torch.float64, "meta")
 assert (outside.dtype, outside.device.type) == (torch.float32, "cpu")
 
 # %%
-# :func:`torch.set_default_device` is the same for a whole program, and ``None`` takes it back. Old code sets dtype and device together,
-# with a function that now warns:
+# :func:`torch.set_default_device` does the same for a whole program, and ``None`` takes it back. Old code sets dtype and device together,
+# with a function that now warns. It changes the default dtype too, so here it runs inside ``default_dtype``, which puts that back:
 
 import warnings
 
@@ -207,7 +219,7 @@ assert torch.zeros(1).dtype == torch.float32
 # Which rule fills a tensor?
 # --------------------------
 #
-# Most tensors are not typed in; a rule fills them. Predict each line before you read it.
+# You rarely type in the numbers of a tensor; a rule fills it. Try to predict each line before you read the output.
 
 rules = {
     "ones(2, 3)": torch.ones(2, 3),
@@ -224,10 +236,10 @@ assert torch.equal(torch.eye(2), torch.ones(2).diag())
 assert rules["arange(1, 4)"].tolist() == [1, 2, 3]  # the end is left out
 
 # %%
-# :func:`torch.arange` counts steps, and a float step does not add up to what you think. :func:`torch.linspace` takes the number of
-# *points* and includes both ends, so five points have four gaps between them.
+# With a float step, :func:`torch.arange` is at the mercy of rounding: below, the end appears although it should be left out.
+# :func:`torch.linspace` takes the number of *points* and includes both ends, so five points have four gaps between them.
 
-print(torch.arange(1, 1.3, 0.1))  # the end that is left out is there
+print(torch.arange(1, 1.3, 0.1))  # 1.3 is there
 points = torch.linspace(0, 1, 5)
 print(points, "gaps", points.diff())
 assert len(torch.arange(1, 1.3, 0.1)) == 4
@@ -235,8 +247,8 @@ assert points[0] == 0 and points[-1] == 1
 assert points.diff().tolist() == [0.25] * 4
 
 # %%
-# ``*_like`` and ``new_*`` borrow shape, dtype and device from a tensor that you have. :func:`torch.empty` fills nothing; use it when you
-# write every cell yourself.
+# ``ones_like`` and its relatives take shape, dtype and device from a tensor that you have; ``new_ones`` and its relatives take dtype and
+# device, and you give the shape. :func:`torch.empty` leaves the cells unfilled; use it when you will write every one of them yourself.
 
 pattern = torch.zeros(2, 3, dtype=torch.float64)
 borrowed = [torch.ones_like(pattern), torch.full_like(pattern, 2)]
@@ -270,8 +282,8 @@ assert abs(standard.mean()) < 0.05 and abs(several[:, 2].std() - 10) < 0.5
 assert sorted(torch.randperm(10).tolist()) == list(range(10))
 
 # %%
-# Three calls from old tables do not exist: an identity has two sides, ``linspace`` needs its number of points, and ``normal`` with two
-# plain numbers needs a size.
+# Three calls that look plausible are errors: an identity matrix has two sides, not three; ``linspace`` needs its number of points;
+# ``normal`` with two plain numbers needs a size.
 
 calls = [
     lambda: torch.eye(2, 3, 4),
@@ -293,36 +305,37 @@ for call in calls:
 
 import numpy as np
 
-found = []
-for dtype in (np.float32, np.float64):
+shares = {}
+for dtype in ("float32", "float64"):
     array = np.zeros(2, dtype)
     for name in ("tensor", "as_tensor", "from_numpy", "Tensor"):
         result = getattr(torch, name)(array)
         same = result.data_ptr() == array.ctypes.data
-        found.append((name, "alias" if same else "copy", result.dtype))
-        print(f"{array.dtype}  {name:<11} {found[-1][1]:<6} {result.dtype}")
-single, double = torch.float32, torch.float64
-assert found[:2] == [("tensor", "copy", single), ("as_tensor", "alias", single)]
-assert found[2:4] == [("from_numpy", "alias", single), ("Tensor", "alias", single)]
-assert found[4:6] == [("tensor", "copy", double), ("as_tensor", "alias", double)]
-assert found[6:] == [("from_numpy", "alias", double), ("Tensor", "copy", single)]
+        shares[name, dtype] = same
+        print(f"{dtype}  {name:<11} {'alias' if same else 'copy':<6} {result.dtype}")
+assert not shares["tensor", "float32"] and not shares["tensor", "float64"]
+assert shares["as_tensor", "float32"] and shares["as_tensor", "float64"]
+assert shares["from_numpy", "float32"] and shares["from_numpy", "float64"]
+assert shares["Tensor", "float32"] and not shares["Tensor", "float64"]
 
 # %%
-# The last row of each half is the trap. The capital letter copies NumPy's usual ``float64``, rounding it, and *shares* ``float32``.
-# Whether your array changes depends on a dtype that you did not choose. The fix: :func:`torch.tensor` to copy,
-# :func:`torch.from_numpy` to share. The way back, :meth:`torch.Tensor.numpy`, shares as well:
+# The last row of each half is the trap. ``torch.Tensor`` copies NumPy's usual ``float64`` and rounds it to ``float32``, but it *shares* an
+# array that is ``float32`` already. So it depends on the dtype whether your array changes. The fix: :func:`torch.tensor` to copy,
+# :func:`torch.from_numpy` to share. The way back, :meth:`torch.Tensor.numpy`, shares as well. So does :func:`torch.from_dlpack`, which
+# also takes arrays of other libraries, CuPy or JAX for example:
 
 weights = torch.ones(3)
 array = weights.numpy()
 weights[0] = 9
-print(array, torch.from_dlpack(array).data_ptr() - weights.data_ptr(), "bytes apart")
-assert array[0] == 9 and torch.from_dlpack(array).data_ptr() == weights.data_ptr()
+again = torch.from_dlpack(array)
+print(array, again)
+assert array[0] == 9 and again.data_ptr() == weights.data_ptr()
 
 # %%
-# :func:`torch.from_dlpack` speaks the protocol by which all array libraries hand over memory.
+# What does a tensor tell me about itself?
+# ----------------------------------------
 #
-# How do I look at one I was given?
-# ---------------------------------
+# Its shape, the number of axes, of elements, the dtype, the device and the bytes it takes:
 
 batch = torch.zeros(32, 1, 28, 30)
 print(batch.shape, batch.ndim, batch.numel(), batch.dtype, batch.device, batch.nbytes)
@@ -333,7 +346,7 @@ assert isinstance(batch.shape, tuple) and batch.nbytes == 4 * batch.numel()
 # Take this with you
 # ------------------
 #
-# Make tensors with a small letter, say the dtype when it matters, and decide whether to copy or to share an array.
+# Make tensors with ``torch.tensor``, small t. Give the dtype when it matters. Decide whether to copy an array or to share it.
 
 generator = torch.Generator().manual_seed(0)
 labels = torch.tensor([2, 0, 1])  # int64
