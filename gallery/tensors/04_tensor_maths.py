@@ -64,10 +64,10 @@ for dim, ax in enumerate(axes):
 #
 # The formula says the same. The index that is summed over is missing on the left, and ``dim`` names that index:
 #
-# .. math:: \bar x_j = \frac{1}{m} \sum_{i=1}^{m} x_{ij}
+# .. math:: \bar x_j = \frac{1}{m} \sum_{i=0}^{m-1} x_{ij}
 #
-# So ``dim`` is the :term:`axis` that **disappears**. With more axes, "rows" and "columns" stop helping and the rule goes on working: strike
-# the axes out of the shape. ``keepdim=True`` leaves a 1 in their place. NumPy's word ``axis`` works, too.
+# So ``dim`` is the :term:`axis` that **disappears**, as in :doc:`/lessons/tensors/01_numpy_arrays`. The same holds for more axes: strike
+# them out of the shape. ``keepdim=True`` leaves a 1 in their place. NumPy's word ``axis`` works, too.
 
 t = torch.arange(60.0).reshape(5, 4, 3)
 print("dim=1      ", tuple(t.sum(dim=1).shape))
@@ -87,7 +87,7 @@ assert t.sum(dim=1, keepdim=True).shape == (5, 1, 3)
 print(grades - grades.mean(dim=0))
 
 # %%
-# Now for each student, with the first three of them:
+# Now subtract each student's own mean. With three students the table is square:
 
 square = grades[:3]
 wrong = square - square.mean(dim=1)
@@ -98,14 +98,15 @@ assert wrong.shape == right.shape
 assert (right.mean(dim=1) == 0).all() and (wrong.mean(dim=1) != 0).all()
 
 # %%
-# What you expect: rows with mean 0. What happens in the first line: ``(3,)`` fits a square table as a *row*, so each exam lost the mean of
-# some student, without a message. The fix is ``keepdim=True``, which keeps the means a column. The rule behind this is called
+# What you expect: rows with mean 0. What happens in the first line: PyTorch reads ``(3,)`` as a *row*, so each exam lost the mean of some
+# student, without a message. The fix is ``keepdim=True``, which keeps the means a column. The rule behind this is called
 # :term:`broadcasting`; :doc:`/lessons/tensors/08_broadcasting` is about it.
 #
 # Where is the best one?
 # ----------------------
 #
-# With ``dim``, ``max``, ``median`` and ``mode`` return two tensors: the values, and where they stood.
+# With ``dim``, ``max``, ``median`` and ``mode`` return two tensors: the values, and where each was found. Of four grades, ``median`` takes
+# the lower of the two in the middle; the next section comes back to that.
 
 best = grades.max(dim=1)
 print("best grades", best.values.tolist(), "in the exams", best.indices.tolist())
@@ -115,10 +116,13 @@ assert torch.equal(best.indices, grades.argmax(dim=1))
 assert torch.unravel_index(grades.argmax(), grades.shape) == (3, 0)
 
 votes = torch.tensor([3, 1, 1, 3, 2])
-winner = votes.mode().values  # 1 or 3: no rule says which
+winner = votes.mode().values
+print("most frequent vote:", winner.item())
 assert (votes == winner).sum() == 2
 
 # %%
+# The votes 1 and 3 are a tie, and ``mode`` names one of the two. The documentation does not say which, so do not rely on it.
+#
 # A cumulative function keeps the axis and returns, at each place, the total so far. It insists on ``dim``.
 
 print("cumsum ", votes.cumsum(dim=0).tolist())
@@ -134,35 +138,37 @@ assert votes.cumprod(dim=0).tolist() == [3, 3, 3, 9, 18]
 # Why does NumPy say something else?
 # ----------------------------------
 #
-# Three words from school: median, standard deviation, round.
+# Median, standard deviation and rounding have more than one definition, and the libraries do not always choose the same.
 
 import numpy as np
 
-x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+sample = torch.tensor([1.0, 2.0, 3.0, 4.0])
 halves = torch.tensor([0.5, 1.5, 2.5, 3.5])
-print(f"median: torch {x.median():.3f}, NumPy {np.median(x.numpy()):.3f}")
-print(f"std:    torch {x.std():.3f}, NumPy {np.std(x.numpy()):.3f}")
+print(f"median: torch {sample.median():.3f}, NumPy {np.median(sample.numpy()):.3f}")
+print(f"std:    torch {sample.std():.3f}, NumPy {np.std(sample.numpy()):.3f}")
 print("round: ", halves.round().tolist())
-assert x.median() == 2 and x.quantile(0.5) == np.median(x.numpy()) == 2.5
+assert sample.median() == 2 and sample.quantile(0.5) == np.median(sample.numpy()) == 2.5
 assert halves.round().tolist() == [0, 2, 2, 4]
 
 # %%
 # ``median`` returns an element of the tensor, the lower of the two in the middle. ``round`` (in NumPy as well) sends a half to the *even*
-# neighbour: always going up would push every sum upwards. And the two libraries divide by different numbers, which you can choose:
+# neighbour: always going up would push sums of many halves upwards. The standard deviation is the root of the variance :math:`s^2`, and
+# there the two libraries divide by different numbers. ``correction`` (``ddof`` in NumPy) chooses:
 #
-# .. math:: s^2 = \frac{1}{m - c} \sum_{i=1}^{m} (x_i - \bar x)^2, \qquad c = 1 \text{ in PyTorch}, \quad c = 0 \text{ in NumPy}
+# .. math:: s^2 = \frac{1}{m - c} \sum_{i=0}^{m-1} (x_i - \bar x)^2, \qquad c = 1 \text{ in PyTorch}, \quad c = 0 \text{ in NumPy}
 
-squares = ((x - x.mean()) ** 2).sum()
+squares = ((sample - sample.mean()) ** 2).sum()
 for c in (0, 1):
-    print(f"correction={c}: {x.var(correction=c):.3f} {np.var(x.numpy(), ddof=c):.3f}")
-    torch.testing.assert_close(x.var(correction=c), squares / (len(x) - c))
-torch.testing.assert_close(x.std(), (squares / 3).sqrt())
+    variance = sample.var(correction=c)
+    print(f"correction={c}: {variance:.3f} {np.var(sample.numpy(), ddof=c):.3f}")
+    torch.testing.assert_close(variance, squares / (len(sample) - c))
+torch.testing.assert_close(sample.std(), (squares / 3).sqrt())
 
 # %%
-# What is -7 divided by 3?
+# Which way does it round?
 # ------------------------
 #
-# Four functions make whole numbers. They differ most below zero:
+# Four functions round to whole numbers. Look at the negative ones:
 
 numbers = torch.tensor([-1.75, -0.5, 0.5, 1.5, 1.75])
 print("       ", numbers.tolist())
@@ -172,8 +178,11 @@ assert torch.equal(numbers.trunc(), numbers.sign() * numbers.abs().floor())
 assert torch.equal(numbers.ceil(), -(-numbers).floor())
 
 # %%
-# A division can round the same ways, and its remainder follows: :math:`a = bq + r`. Python's ``//`` and ``%`` round down, those of C
-# towards zero. PyTorch has both; ``/`` between integers gives floats.
+# What is -7 divided by 3?
+# ------------------------
+#
+# A whole-number division can round down or towards zero, and its remainder follows from :math:`a = bq + r`. Python's ``//``
+# and ``%`` round down, those of C towards zero. PyTorch has both; ``/`` between integers gives floats.
 
 a, b = torch.tensor([7, -7]), torch.tensor([3, 3])
 down = torch.div(a, b, rounding_mode="floor")
@@ -188,8 +197,8 @@ assert torch.equal(b * towards_zero + torch.fmod(a, b), a)
 # %%
 # For a clock you want ``remainder``: seven hours before midnight is ``-7 % 24``, which is 17. ``fmod`` would say -7.
 #
-# Can one number spoil the mean?
-# ------------------------------
+# Which functions take one number at a time?
+# ------------------------------------------
 #
 # Most functions work **element by element**, with the same shape out as in. Python's :mod:`math` can check them, one number at a time.
 
@@ -219,6 +228,19 @@ for ax, (name, by_hand) in zip(axes.flat, functions.items()):
 #    :alt: Twelve small curves. Sqrt and log are shaded grey for negative numbers, asin outside -1 to 1. Sigmoid and tanh are S-shaped;
 #       relu is flat and then rises.
 #
+# Sigmoid and tanh are one curve, stretched. And ``float32`` has limits that the formulas do not have: what is too large becomes infinite,
+# and what is too close to 1 becomes 1.
+
+torch.testing.assert_close(x.tanh(), 2 * (2 * x).sigmoid() - 1)
+assert torch.equal(x.pow(2), x**2)
+zero, twenty, hundred = torch.tensor([0.0, 20.0, 100.0])
+print(f"log(0) {zero.log()}, exp(100) {hundred.exp()}, sigmoid(20) {twenty.sigmoid()}")
+assert twenty.sigmoid() == 1  # on paper, never
+
+# %%
+# Can one number spoil the mean?
+# ------------------------------
+#
 # Where there is no answer, Python raises an error. PyTorch writes ``nan`` (:term:`NaN`, "not a number") and goes on, and one ``nan`` is
 # enough to spoil a mean. Keep the input within limits with ``clamp``:
 
@@ -228,29 +250,27 @@ print(f"mean of the roots {values.sqrt().mean():.3f}")
 print(f"clamped first     {clamped.sqrt().mean():.3f}")
 assert values.sqrt().mean().isnan() and x.asin().isnan().sum() == (x.abs() > 1).sum()
 
+# %%
+# Skip this cell until you have met gradients (:doc:`/lessons/optimization/01_autograd_graph`). Outside the limits, ``clamp`` passes no
+# gradient on, so training cannot move a number that is stuck there.
+
 w = torch.tensor([-3.0, 0.5, 3.0], requires_grad=True)
 w.clamp(-1, 2).sum().backward()
 print("clamp(-1, 2):", w.clamp(-1, 2).tolist(), "gradient", w.grad.tolist())
 assert w.grad.tolist() == [0, 1, 0]
 
 # %%
-# Outside the limits, ``clamp`` passes no gradient on (:doc:`/lessons/optimization/01_autograd_graph` explains gradients), so what is stuck
-# there stays stuck. Two more facts of the figure: sigmoid and tanh are one curve, stretched; and floats have edges.
-
-torch.testing.assert_close(x.tanh(), 2 * (2 * x).sigmoid() - 1)
-assert torch.equal(x.pow(2), x**2)
-zero, twenty, hundred = torch.tensor([0.0, 20.0, 100.0])
-print(f"log(0) {zero.log()}, exp(100) {hundred.exp()}, sigmoid(20) {twenty.sigmoid()}")
-assert twenty.sigmoid() == 1  # on paper, never
-
-# %%
-# One function takes two tensors. The angle of a point is :func:`torch.atan2` of :math:`y` *and* :math:`x`; their quotient has forgotten the
-# quadrant. And a **norm** measures length, :math:`\lVert \mathbf{x} \rVert_p = (\sum_i |x_i|^p)^{1/p}`; ``dist`` is the norm of a
+# How far, and in which direction?
+# --------------------------------
+#
+# The angle of a point is :func:`torch.atan2` of :math:`y` *and* :math:`x`. Their quotient alone is not enough: it is the same for two
+# opposite points. A **norm** measures length, :math:`\lVert \mathbf{x} \rVert_p = (\sum_i |x_i|^p)^{1/p}`; ``dist`` is the norm of a
 # difference.
 
-x, y = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])  # two opposite points
-print("atan ", (y / x).atan().rad2deg(), " atan2", torch.atan2(y, x).rad2deg())
-torch.testing.assert_close(torch.atan2(y, x).rad2deg(), torch.tensor([45.0, -135.0]))
+across, up = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])  # two points
+degrees = torch.atan2(up, across).rad2deg()
+print("atan ", (up / across).atan().rad2deg(), " atan2", degrees)
+torch.testing.assert_close(degrees, torch.tensor([45.0, -135.0]))
 
 u, v = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 8.0])
 for p in (1, 2, 3):
@@ -276,6 +296,9 @@ torch.testing.assert_close(scores.softmax(dim=1), by_hand)
 assert (scores.softmax(dim=0).sum(dim=1) - 1).abs().min() > 0.2
 
 # %%
+# On paper you may subtract any number from all scores of a row: above and below the line, the same factor cancels. ``softmax`` subtracts
+# the largest, so that ``exp`` cannot overflow, as ``exp(100)`` did above.
+#
 # The wrong ``dim`` returns the right shape, with numbers between 0 and 1, so no later line fails. An old form lets you leave ``dim`` out,
 # warns, and guesses; with three axes it guesses 0:
 
@@ -292,12 +315,14 @@ assert len(caught) == 1 and (guessed == 1).all()
 # What dtype comes out?
 # ---------------------
 #
-# What you expect: integers behave like floats. What happens: they wrap, they refuse fractions, and a method with a trailing underscore
-# cannot change its own dtype, since it works :term:`in place`.
+# What you expect: integers behave like floats. What happens: they wrap round at the end of their range, ``mean`` refuses them, and a method
+# with a trailing underscore cannot change the dtype, since it works :term:`in place`. ``sum`` is safe here: it adds small integers up in
+# ``int64``.
 
 pixels = torch.tensor([200, 100], dtype=torch.uint8)
 print("200 + 100 =", (pixels[0] + pixels[1]).item(), " sum:", pixels.sum().item())
-assert pixels[0] + pixels[1] == 300 - 256 and pixels.sum() == 300  # sum uses int64
+assert pixels[0] + pixels[1] == 300 - 256 and pixels.sum() == 300
+assert pixels.sum().dtype == torch.int64
 
 counts = torch.tensor([1, 2])
 for attempt in (counts.mean, lambda: counts.add_(0.5)):
@@ -325,8 +350,9 @@ for name, row in zip(names, kinds):
         assert (torch.ones(1, dtype=row) + torch.ones(1, dtype=column)).dtype == dtype
 
 # %%
-# Any float beats any integer, however wide, so a large integer can vanish into infinity. Two of one kind that cannot hold each other meet
-# in a larger one. A plain Python number, and a tensor without axes, never widen a tensor of the same kind.
+# There are three *kinds* here: bool, integers and floats. A later kind wins, whatever its size, so 70 000 becomes infinite in ``float16``.
+# Within one kind, the result is the smallest dtype that can hold both. A plain Python number, and a tensor without axes, do not widen a
+# tensor of the same kind:
 
 half = torch.zeros(1, dtype=torch.float16)
 print(torch.tensor([70_000]) + half)
@@ -356,7 +382,7 @@ average = torch.tensor([1, 2]).float().mean()  # integers: convert first
 #
 # * In the two prints of the first cell, replace ``mean`` by ``median``. What does ``dim=0`` print now?
 # * Round ``torch.tensor([15.0, 25.0, 35.0])`` to tens with ``round(decimals=-1)``. Which numbers do you get?
-# * Add 100 to ``scores``. Do the probabilities change? Does the check by hand still pass?
+# * Add 100 to ``scores``. Do the probabilities change? Does the ``assert_close`` with ``by_hand`` still pass?
 #
 # .. dropdown:: What happens
 #
@@ -364,7 +390,7 @@ average = torch.tensor([1, 2]).float().mean()  # integers: convert first
 #      the middle.
 #    * 20, 20 and 40. 15 and 25 are both halfway, and 20 is the even neighbour of both.
 #    * The probabilities stay, because softmax subtracts the largest score of each row first. By hand, ``exp(102)`` is infinite, infinity
-#      divided by infinity is ``nan``, and the check objects.
+#      divided by infinity is ``nan``, and the check raises an ``AssertionError``.
 #
 # Exercises
 # ---------
