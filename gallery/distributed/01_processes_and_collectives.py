@@ -16,9 +16,9 @@ Start several processes, let them work on one problem, and name the operation by
 # How do three workers find one average?
 # --------------------------------------
 #
-# A file has thirty thousand numbers and you want their mean. Three workers could each take a third; they would be done in a third of the
-# time. Only, at the end each of them knows the mean of *its* third. In training it is the same with gradients, and a million times a day.
-# Here are three workers, real processes, before they talk to each other:
+# Three workers train one model. Each computes the gradient of its own third of the data, and before every step they need the mean of
+# the three. That is the whole difficulty of distributed training, and it has nothing to do with networks. So take plain numbers:
+# thirty thousand of them, each worker knows the mean of its third, and they must agree on one. Here are three real processes:
 
 import torch
 import torch.distributed as dist
@@ -44,7 +44,8 @@ results = launch(mean_of_my_third, numbers, nproc=3)
 # %%
 # ``launch`` started three processes, each with a copy of the function, and brought back what they printed and returned. The processes
 # met at an agreed address, the :term:`rendezvous`; they learnt how many they are, the :term:`world size`, and each got a
-# number, its :term:`rank <rank (process)>`. Then one line, ``all_reduce``, and everybody knew the answer:
+# number, its :term:`rank <rank (process)>`. One line, ``all_reduce``, then gave
+# everybody the sum. Dividing it by three is right because the three shares are equally large:
 
 for rank, (alone, together) in enumerate(results):
     print(f"rank {rank}: alone {alone:.4f}, together {together:.4f}")
@@ -73,7 +74,7 @@ print("in this process, secret is", secret.item())
 assert secret.item() == 0
 
 # %%
-# Both changed a copy. So whatever one process shall know from another has to be *sent*, and sending in step is what
+# Both changed a copy. So what one process should know from another has to be *sent*, and sending in step is what
 # :term:`collectives <collective>` do: all ranks call the same function at the same point of the program. The three lines that begin
 # and end such a program are always the same, and
 # ``world`` of the helper package stands for them:
@@ -87,7 +88,9 @@ assert secret.item() == 0
 # What does each collective send?
 # -------------------------------
 #
-# Rank 0 begins with 1 2 3, rank 1 with 10 20 30, rank 2 with 100 200 300. Guess what each holds after the four operations.
+# Rank 0 begins with 1 2 3, rank 1 with 10 20 30, rank 2 with 100 200 300. ``broadcast`` gives everybody what one rank has,
+# ``all_reduce`` the sum, ``all_gather`` everything, and ``reduce_scatter`` to each a piece of the sum. (The names with
+# ``_into_tensor`` and ``_tensor`` are the forms that fill one tensor.) Guess the numbers.
 
 from pytorch_course.distributed import world
 
@@ -223,7 +226,7 @@ def ring_all_reduce(tensor, rank, size):
 
 
 # %%
-# By hand = by library, on three ranks and twelve numbers:
+# Compare the ring with the library, on three ranks and twelve numbers. The order of the additions differs, so the last digit may:
 
 
 def compare():
@@ -245,8 +248,8 @@ for rank, (by_hand, by_library, sent) in enumerate(results):
     assert sent == 2 * (3 - 1) * 12 // 3
 
 # %%
-# Do all ranks end with the *same bits*, or with nearly the same sum? Floats added in another order differ in the last digit, and
-# replicas of a model that disagree there drift apart. In a ring each piece is finished on one rank and then copied.
+# Do all ranks of our ring end with the *same bits*, or with nearly the same sum? Floats added in another order differ in the last
+# digit, and replicas of a model that disagree there drift apart. In a ring each piece is finished on one rank and then copied.
 
 first = results[0][0]
 apart = max((by_hand - first).abs().max().item() for by_hand, _, _ in results)
@@ -258,7 +261,7 @@ assert apart == 0
 # -------------------------------------
 #
 # On one machine, if you ask for it. :meth:`torch.Tensor.share_memory_` moves a tensor's storage to a place that child processes see
-# too; so do a data loader's workers hand over batches without copying. Here a child adds one to two tensors, of which one is in
+# too; so workers of a data loader use it to hand over batches without copying. Here a child adds one to two tensors, of which one is in
 # shared memory.
 
 
@@ -285,14 +288,15 @@ assert private == [0, 0, 0] and shared == [1, 1, 1]
 # .. admonition:: From practice
 #
 #    The child was made by *fork*, a copy of a running process. That is safe here because the process had computed nothing with several
-#    threads yet. Fork one whose thread pool is at work, and the copy may wait for ever for threads that it does not have. That is why
+#    threads yet. Fork a process whose threads are at work, and the copy may wait for ever for threads that it does not have. That is why
 #    ``launch`` starts fresh processes, and why the child is made inside one of them.
 #
 # Take this with you
 # ------------------
 #
 # The skeleton of every distributed program. Put it into ``script.py``, call ``main()`` at its end and start it with ``torchrun
-# --nproc-per-node=3 script.py``, which sets the address, the rank and the world size. On GPUs say ``"nccl"`` instead of ``"gloo"``.
+# --nproc-per-node=3 script.py``, which sets the address, the rank and the world size. ``gloo`` carries
+# tensors between CPUs. On GPUs say ``"nccl"`` and put the tensor on the GPU of this rank.
 
 
 def main():
@@ -319,10 +323,10 @@ _ = launch(main, nproc=2)
 # .. dropdown:: What happens
 #
 #    * 100 200 300 on every rank, the largest at each place. The assertion about the sum stops the page.
-#    * Twelve: with two ranks both ways send one whole tensor.
+#    * Twelve: with two ranks both ways send one whole tensor. The assertion, which counts on three ranks, stops the page.
 #    * ``launch`` raises a ``LaunchError`` at once: rank 0 "Connection closed by peer", rank 1 "returned", rank 2 "lost contact with
-#      another rank". The two wait in ``all_reduce`` for a third that is gone; read the list from the rank that did *not* lose
-#      contact.
+#      another rank". Two ranks ask for a third that is gone. The one to look at is the one that did *not* complain: rank 1 returned
+#      too early.
 #
 # Exercises
 # ---------

@@ -39,22 +39,22 @@ fig = image_grid(images[:12], titles=labels[:12].tolist(), columns=12)
 #    :alt: One row of twelve small grey images of handwritten digits, 0 to 9, then 0 and 1 again, each with its label above.
 #
 # Nobody can write down the rule for a 7. So we take a network with thousands of adjustable numbers and let examples adjust them, a little
-# with each look. The looks have the same five moves every time.
+# with each look. Each look is the same six moves.
 
-# fold: the five moves as a circle
-fig, ax = plt.subplots(figsize=(6, 2.4))
+# fold: the six moves as a loop
+fig, ax = plt.subplots(figsize=(7, 1.9))
 moves = ["batch", "forward", "loss", "backward", "step", "clear"]
 for place, move in enumerate(moves):
     colour = "C0" if place < 3 else "C1"
     box = {"boxstyle": "round", "facecolor": "white", "edgecolor": colour}
-    ax.text(place, 0, move, ha="center", va="center", bbox=box, color="black")
+    ax.text(1.3 * place, 0, move, ha="center", va="center", bbox=box, color="black")
     if place:
         line = {"arrowstyle": "->", "color": "0.5", "shrinkA": 26, "shrinkB": 26}
-        ax.annotate("", (place, 0), (place - 1, 0), arrowprops=line)
-curve = {"arrowstyle": "->", "color": "0.5", "connectionstyle": "arc3,rad=-0.2"}
-ax.annotate("", (0, -0.12), (5, -0.12), arrowprops=curve)
-ax.text(2.5, -0.85, "next batch", ha="center", color="0.4")
-ax.set(xlim=(-0.6, 5.6), ylim=(-1.1, 0.5))
+        ax.annotate("", (1.3 * place, 0), (1.3 * place - 1.3, 0), arrowprops=line)
+curve = {"arrowstyle": "->", "color": "0.5", "connectionstyle": "arc3,rad=-0.12"}
+ax.annotate("", (0, -0.12), (6.5, -0.12), arrowprops=curve)
+ax.text(3.25, -0.6, "next batch", ha="center", color="0.4")
+ax.set(xlim=(-0.6, 7.1), ylim=(-1.0, 0.4))
 ax.axis("off")
 
 # %%
@@ -135,9 +135,10 @@ for line in ("nothing", "backward", "step", "zero_grad"):
     print(f"without {line:<10}", "".join(f"{loss:8.4f}" for loss in last[line]))
 
 # %%
-# Each row holds the last losses of five start weights. None of the four raised an error. That is the trouble with training loops: almost
-# every mistake is silent. Without ``backward`` or ``step`` nothing moves, which at least shows. Without ``zero_grad`` each step uses the
-# *sum* of all gradients so far, the last row depends on luck, and a run with luck goes into production. The gradients give it away:
+# Each row holds the last losses of five start weights. None of the four raised an error. That is the trouble with training loops:
+# almost every mistake is silent. Without ``backward`` or ``step`` nothing moves, which at least shows. Without ``zero_grad`` each
+# step uses the *sum* of all gradients so far: steps grow, which on so small a task may even be faster, or may end anywhere. The last
+# row depends on luck, and nobody looks for a mistake after a lucky run. The gradients give it away:
 
 assert max(last["nothing"]) < 0.2 and min(last["backward"] + last["step"]) > 2
 assert min(last["zero_grad"]) < 0.1 and max(last["zero_grad"]) > 0.3
@@ -171,7 +172,7 @@ assert len(set(everyone)) == len(everyone) == len(data)
 
 # %%
 # A measurement needs two switches. ``model.eval()`` turns :term:`dropout` off (and lets batch normalisation use its running averages).
-# ``torch.no_grad()`` stops the recording of graphs. You expect that one of them does for both; look:
+# ``torch.no_grad()`` stops the recording of graphs. They are easily taken for the same thing. Look:
 
 x = images[:8].to(device)
 model = make_model()
@@ -215,7 +216,7 @@ print(f"untrained: loss {before[0]:.2f}, accuracy {before[1]:.2f}")
 # --------------
 #
 # A :class:`~torch.utils.data.DataLoader` cuts the data into batches, in a new order in each :term:`epoch`, each pass over the data.
-# The rest you know.
+# The rest is as above.
 
 
 def train_by_hand(batches, epochs):
@@ -237,7 +238,8 @@ def train_by_hand(batches, epochs):
 
 
 # %%
-# Twelve epochs, and every third of them printed: training loss, validation loss, validation accuracy.
+# Twelve epochs, counted from 0, and every third of them printed: training loss, validation loss, validation accuracy. The training
+# loss is the larger one, because it is measured with dropout, and averaged over an epoch in which the model still improves.
 
 shuffle = torch.Generator().manual_seed(0)
 batches = DataLoader(train_part, batch_size=64, shuffle=True, generator=shuffle)
@@ -303,9 +305,9 @@ assert measured["accuracy"] == results[-1][1]
 # When do I stop?
 # ---------------
 #
-# When the validation loss no longer falls. The training loss is no guide: it can fall for ever, while the model learns its samples by
-# heart. With a generator, stopping is ``break``. Keep the best weights **as a copy**: ``state_dict`` returns the live tensors, and a
-# "best" that goes on training is the last.
+# When the validation loss has not improved for a while; how long you wait is called **patience**, here eight epochs. The training
+# loss is no guide: it can go on falling while the model learns its samples by heart. With a generator, stopping is ``break``. Keep
+# the best weights **as a copy**: ``state_dict`` returns the live tensors, which go on changing.
 
 import copy
 
@@ -315,10 +317,10 @@ history = {"training": [], "validation": []}
 best = float("inf")
 total = 0.0
 for step in train(state, loader(train_part, 64, seed=1), loss_fn, epochs=100):
-    total += step.loss.item()
+    total += step.loss.item() * min(64, len(train_part) - 64 * (step.batch - 1))
     if step.end_of_epoch:
         loss, accuracy = measure(model, validation_batches)
-        history["training"].append(total / step.batch)
+        history["training"].append(total / len(train_part))
         history["validation"].append(loss)
         total = 0.0
         if loss < best:
@@ -338,16 +340,16 @@ ax = curves(history, xlabel="epoch", ylabel="loss", log=True)
 ax.axvline(best_epoch, color="0.6", linestyle=":", linewidth=1)
 
 # %%
-# .. caption:: The training loss keeps falling. The validation loss turns; the dotted line marks its lowest point, whose weights we
-#    keep.
-#    :alt: Two curves over the epochs on a logarithmic axis. The training loss falls steadily. The validation loss falls at first and then
-#       stays level or rises; a dotted vertical line stands at its lowest point.
+# .. caption:: The training loss falls below the validation loss, which stops improving early and goes up and down. The dotted line
+#    marks its lowest point, whose weights we keep.
+#       :alt: Two curves over the epochs on a logarithmic axis. The training loss falls further. The validation loss falls at
+#       first and then stays level, going up and down; a dotted vertical line stands at its lowest point.
 #
 # How often is it right?
 # ----------------------
 #
-# Now, and only now, the test part. Nothing was chosen by it, so its number is honest. Look a second time, after another choice, and
-# it is a second validation part.
+# Now, and only now, the test part. Nothing was chosen by it, so its number is honest. If you choose again after
+# looking, it has become validation data.
 
 model.load_state_dict(weights)
 loss, accuracy = measure(model, DataLoader(test_part, batch_size=100))
@@ -397,7 +399,8 @@ for inputs, targets in batches:
 #      :math:`e/(e+9)`, and :math:`-\log` of that is 1.46. The loss can never be lower.
 #    * The one that compares the weights: they differ by 0.14. The loop by hand trains without dropout from its second epoch on, while
 #      ``train`` puts the model back into the mode it had before your lines ran.
-#    * They are equal to the last bit: the state knows the epoch and the batch, and the order follows from the seed and the epoch.
+#    * They are equal to the last bit, if nothing draws from the global generator in between (dropout does): the state knows the epoch
+#      and the batch, and the order follows from the seed and the epoch.
 #
 # Exercises
 # ---------
