@@ -18,8 +18,8 @@ Write a function and its derivative yourself, test both against autograd, and fi
 # What are the chances?
 # ---------------------
 #
-# Six students: how many hours each has studied, and who passed. You have a rule that turns hours into a score. A score can be any number; a
-# student wants to hear a chance, between 0 and 1.
+# Six students: how many hours each has studied, and who passed. You have a rule that turns hours into a score. A score can be any
+# number; a student wants to hear a chance, between 0 and 1.
 
 import torch
 
@@ -110,8 +110,8 @@ ax.legend()
 # Why are my weights NaN?
 # -----------------------
 #
-# A seventh student never filled in the form. The table says -999, as tables do. What you expect: the score is very low, the chance is 0,
-# no harm done. Compare the loss and its gradient, with the formula above and with :func:`torch.sigmoid`.
+# A seventh student never filled in the form. The table says -999, a common mark for a missing entry. What you expect: the score is
+# very low, the chance is 0, no harm done. Compare the loss and its gradient, with the formula above and with :func:`torch.sigmoid`.
 
 all_hours = torch.tensor([0.5, 1.0, 1.5, 2.5, 3.0, 4.0, -999.0])
 all_passed = torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0])
@@ -126,8 +126,8 @@ for name, f in [("by hand", sigmoid), ("library", torch.sigmoid)]:
 assert gradients[0].isnan() and gradients[1].isfinite()
 
 # %%
-# The loss is right to the last digit and the gradient is :term:`NaN`. One such step, and the weight is NaN for ever. The formula is correct
-# and autograd has no bug. It multiplies the factors of the operations that *you* wrote, one by one:
+# The loss is right to the last digit and the gradient is :term:`NaN`. One such step, and the weight is NaN for ever. The formula is
+# correct and autograd has no bug. It multiplies the factors of the operations that *you* wrote, one by one:
 
 x = torch.tensor(-1500.0)
 inner = torch.exp(-x)
@@ -164,14 +164,14 @@ torch.testing.assert_close(slope(x), mirrored)  # no objection
 assert slope(x) == 0 and mirrored > 2e-9
 
 # %%
-# The first has lost everything: in ``float32`` :math:`\sigma(20)` is exactly 1. "The same by eye" says little, and ``==`` asks for too
-# much, because two correct formulas may round differently. Use :func:`torch.testing.assert_close`, and choose ``rtol`` and ``atol`` for the
-# sizes that matter to you: its default ``atol`` let this zero pass.
+# The first has lost everything: in ``float32`` :math:`\sigma(20)` is exactly 1. "The same by eye" says little, and ``==`` asks for
+# too much, because two correct formulas may round differently. Use :func:`torch.testing.assert_close`, and choose ``rtol`` and
+# ``atol`` for the sizes that matter to you: its default ``atol`` let this zero pass.
 #
 # What does backward want from me?
 # --------------------------------
 #
-# For a single number, nothing. A result of several elements needs the argument ``gradient``, and most code passes ones.
+# A single number needs no argument. A result of several elements needs ``gradient``, one weight per element.
 
 x = torch.tensor([-2.0, 0.0, 1.0, 3.0], requires_grad=True)
 y = sigmoid(x)
@@ -185,7 +185,8 @@ print(x.grad)
 torch.testing.assert_close(x.grad, slope(x.detach()))
 
 # %%
-# The argument is the vector :math:`\mathbf{v}` of a :term:`vector-Jacobian product` :math:`\mathbf{v}^\top\mathbf{J}`, where :math:`J_{ij}
+# The argument is the vector :math:`\mathbf{v}` of a :term:`vector-Jacobian product` :math:`\mathbf{v}^\top\mathbf{J}`, where
+# :math:`J_{ij}
 # = \partial y_i / \partial x_j`. A vector with a single 1 picks one row of that matrix. So we can build it, one row per walk, for the
 # sigmoid and for softmax, which divides each :math:`e^{x_i}` by their sum:
 
@@ -230,14 +231,15 @@ for ax, matrix, name in zip(axes, (of_sigmoid, of_softmax), ("sigmoid", "softmax
 axes[0].set_ylabel("output")
 
 # %%
-# .. caption:: Each sigmoid looks at its own input only, so the column sums are the derivatives. In softmax every output depends on every
+# .. caption:: Each sigmoid looks at its own input only, so the column sums are the derivatives. In softmax every output depends on
+#    every
 #       input, and the sums cancel.
 #    :alt: Two heat maps of four by four numbers. The sigmoid's has 0.10, 0.25, 0.20 and 0.05 on its diagonal, zeros elsewhere, and the same
 #       four numbers as column sums. The softmax's has numbers everywhere, and all of its column sums are 0.00.
 #
-# Ones add up the columns, which is the gradient of the sum, as ``sum().backward()`` gave it above. They mean "the derivative" only if no
-# output looks at another's input. A softmax always sums to 1, so ``softmax(x).backward(torch.ones(4))`` trains nothing and reports nothing.
-# Any other vector works, without ever building the matrix:
+# Ones add up the columns, which is the gradient of the sum, as ``sum().backward()`` gave it above. They mean "the derivative" only if
+# no output looks at another's input. A softmax always sums to 1, so ``softmax(x).backward(torch.ones(4))`` trains nothing and reports
+# nothing. A vector whose entries differ works, without ever building the matrix:
 
 v = torch.tensor([1.0, 0.0, 0.0, -2.0])
 x.grad = None
@@ -276,7 +278,8 @@ print(f"gradient {w.grad:.6f}")
 torch.testing.assert_close(w.grad, gradients[1])
 
 # %%
-# The student with -999 does no harm any more. Would you notice a mistake in ``backward``? Here is one that the usual test cannot see.
+# The student with -999 ruins no gradient any more. (The entry is still wrong data: leave such rows out.) Would you notice a mistake
+# in ``backward``? Here is one that the usual test cannot see.
 
 
 class Careless(Sigmoid):
@@ -411,17 +414,18 @@ torch.autograd.gradcheck(F.logsigmoid, x)
 # Change something
 # ----------------
 #
-# * In ``sigmoid``, the first function of the page, add ``x = x.clamp(min=-80)`` before the ``return``. What is the gradient with -999 now?
+# * In ``sigmoid``, the first function of the page, add ``x = x.clamp(min=-80)`` before the ``return``. What is the gradient with -999
+#   now?
 # * In ``Careless``, return ``grad_output * y`` instead. Which of the two tests objects now?
 # * In the last figure, stack ``lambda h: torch.sigmoid(4 * h - 2)``. Predict the largest slope after ten layers: 4 times 1/4 is 1.
 #
 # .. dropdown:: What happens
 #
-#    * The same as the library's: the exponential stays finite, and ``clamp`` passes no gradient on where it cuts. The assert that expects a
-#      NaN objects.
+#    * The same as the library's: the exponential stays finite, and ``clamp`` passes no gradient on where it cuts. The assert that
+#      expects a NaN objects.
 #    * Both. The sum is now off by up to 0.9, because the factor :math:`1 - y` shows in a sum too.
-#    * It stays 1 at any depth, and the assert objects. But only at one point, 0.5, where every layer is at its steepest; a little beside it
-#      the slope falls as before.
+#    * It stays 1 at any depth, and the assert objects. But only at one point, 0.5, where every layer is at its steepest; a little
+#      beside it the slope falls as before.
 #
 # Exercises
 # ---------
@@ -444,8 +448,8 @@ expect(guess, x.grad.tolist(), atol=1e-6)
 # %%
 # .. exercise:: Fix the logarithm of a sigmoid
 #
-#    Losses need :math:`\log\sigma(x)`. ``torch.sigmoid(x).log()`` is ``-inf`` at -200, and its gradient there is NaN. Write ``log_sigmoid``
-#    yourself, without a ready-made one, so that values and gradients are right. Hint: for negative :math:`x`,
+#    Losses need :math:`\log\sigma(x)`. ``torch.sigmoid(x).log()`` is ``-inf`` at -200, and its gradient there is NaN. Write
+#    ``log_sigmoid`` yourself, without a ready-made one, so that values and gradients are right. Hint: for negative :math:`x`,
 #    :math:`\log\sigma(x) = x - \log(1 + e^x)`. Does your ``where`` protect both branches?
 
 

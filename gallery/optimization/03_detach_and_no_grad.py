@@ -70,7 +70,8 @@ ax.set(xlabel="step", ylabel="loss", ylim=(0, 0.6))
 ax.legend(loc="lower left")
 
 # %%
-# .. caption:: Looking changed the training: the loss jumps in the first step and stays there. The model now says "failed" to everybody.
+# .. caption:: Looking changed the training: the loss jumps in the first step and stays there. The model now says "failed" to
+#    everybody.
 #    :alt: One curve falls slowly from 0.25. The other, dashed, jumps from 0.25 to one half in the first step and stays there.
 #
 # No error, no warning. ``.data`` is the memory of ``chance``, not a copy, so the chances themselves became 50 instead of 0.5. And
@@ -154,7 +155,8 @@ assert w.is_leaf and w.requires_grad
 # Is an array a safe way out?
 # ---------------------------
 #
-# What you expect: ``detach`` is the safe one, so ``detach().numpy()`` is safe too. Multiply the array by 100, and do the same with a clone.
+# What you expect: ``detach`` is the safe one, so ``detach().numpy()`` is safe too. Multiply the array by 100, and do the same with a
+# clone.
 
 for name in ("array", "clone"):
     x = torch.zeros(1, requires_grad=True)
@@ -206,8 +208,8 @@ assert w.grad.tolist() == [3, 3]
 # What does the graph cost?
 # -------------------------
 #
-# Memory, above all: what an operation saves lives as long as its node. :class:`torch.autograd.graph.saved_tensors_hooks` lets us stand at
-# the door. It calls ``pack`` for every tensor that is saved, and the graph holds what ``pack`` returns. We note a weak reference, which
+# Memory, above all: what an operation saves lives as long as its node. :class:`torch.autograd.graph.saved_tensors_hooks` lets us
+# watch. It calls ``pack`` for every tensor that is saved, and the graph holds what ``pack`` returns. We note a weak reference, which
 # tells whether that tensor is still alive.
 
 import weakref
@@ -261,7 +263,8 @@ for name, frozen in choices.items():
 assert held["first four"] < held["none"] == held["last four"]
 
 # %%
-# Freezing the *last* layers saves nothing of this: the gradient must still pass through them to reach the first. Frozen is not detached.
+# Freezing the *last* layers saves nothing here: the gradient must still pass through them to reach the first, and the way back through
+# ``tanh`` needs its result. Frozen is not detached.
 #
 # And what if somebody holds on to the graphs? To report a mean loss you add the losses up, and each brings its graph along.
 
@@ -308,8 +311,8 @@ exits["round"].sum().backward()
 assert y.grad.tolist() == [0, 0]
 
 # %%
-# The last one is special: it stays in the graph, and its gradient is zero everywhere. If the whole loss is cut off, ``backward`` complains.
-# If only a part is, it does not: training runs, the loss falls, and one parameter never moves.
+# The last one is special: it stays in the graph, and its gradient is zero everywhere. If the whole loss is cut off, ``backward``
+# complains. If only a part is, it does not: training runs, the loss falls, and one parameter never moves.
 
 from pytorch_course.autograd import graph
 
@@ -334,7 +337,8 @@ for ax, loss, name in zip(axes, (intact, cut), ("intact", "cut")):
 #    :alt: Two drawings. The intact graph runs from PowBackward0 through SubBackward0 to AddBackward0, which leads to the leaf b and through
 #       MulBackward0 to the leaf w. In the cut graph AddBackward0 leads to the leaf b only.
 #
-# So after the first ``backward`` of a new model, list the parameters whose gradient is None. It takes one line and finds every cut.
+# So after the first ``backward`` of a new model, list the parameters whose gradient is None: one line finds
+# every parameter that the loss does not reach. A gradient of zeros, as after ``round``, or a term that was cut off, it does not show.
 #
 # Does old code still run?
 # ------------------------
@@ -351,7 +355,7 @@ assert type(old) is type(new) is torch.Tensor and isinstance(torch.ones(1), Vari
 assert not hasattr(old + 2, "creator")  # grad_fn is its name today
 
 # %%
-# ``creator`` shows another fate: the code stops. The worst is the third: it runs and means something else. A ``volatile`` input once
+# ``creator`` is gone, so such code stops with an error. Worse is code that runs and means something else. A ``volatile`` input once
 # switched recording off for all that was computed from it; it was the ``no_grad`` of its time.
 
 with warnings.catch_warnings(record=True) as caught:
@@ -413,8 +417,8 @@ def evaluate(inputs):
 # .. dropdown:: What happens
 #
 #    * No: both curves are one. ``percent * 100`` is a new tensor, and ``chance`` stays as it was. The assert objects.
-#    * Only ``range(2)``. Nothing before the third layer needs a gradient then, so two matrices fewer are saved. In the middle, the gradient
-#      must still pass: nine matrices, and the assert objects.
+#    * Only ``range(2)``. Nothing before the third layer needs a gradient then, so two matrices fewer are saved. In the middle, the
+#      gradient must still pass: nine matrices, and the assert objects.
 #    * No, it stays level. A detached loss has no graph behind it; it is a tensor where ``item`` gives a number.
 #
 # Exercises
@@ -452,8 +456,8 @@ expect(guess, [fails(f) for f in (torch.tanh, torch.cos, torch.sqrt, times_three
 # %%
 # .. exercise:: Pull only the pupil
 #
-#    A pupil's output shall move towards a teacher's, and the teacher shall not move towards the pupil. Write ``pull(pupil, teacher)``: the
-#    sum of the squared differences, whose gradient reaches only the pupil.
+#    A pupil's output shall move towards a teacher's, and the teacher shall not move towards the pupil. Write ``pull(pupil,
+#    teacher)``: the sum of the squared differences, whose gradient reaches only the pupil.
 
 
 def pull(pupil, teacher):
@@ -475,8 +479,9 @@ expect(both_gradients, (45.0, torch.tensor([0.0, -12.0, -6.0]), None))
 # %%
 # .. exercise:: Find the cut
 #
-#    Write ``unreached(loss, parameters)``: the names of those parameters that a loss cannot reach, in order. ``parameters`` is a dict of
-#    names and tensors. Leave no ``grad`` behind: :func:`torch.autograd.grad` with ``allow_unused=True`` returns None where there is no way.
+#    Write ``unreached(loss, parameters)``: the names of those parameters that a loss cannot reach, in order. ``parameters`` is a dict
+#    of names and tensors. Leave no ``grad`` behind: :func:`torch.autograd.grad` with ``allow_unused=True`` returns None where there
+#    is no way.
 
 
 def unreached(loss, parameters):

@@ -138,7 +138,7 @@ torch.testing.assert_close(by_autograd, by_hand[-1])
 # %%
 # The third leaves the weights to :class:`torch.nn.Linear`, a network of one layer, and the update to :class:`torch.optim.SGD`. The model
 # makes a column, so ``squeeze`` it before it meets ``y``; :doc:`/lessons/tensors/08_broadcasting` shows what happens otherwise. Every
-# training loop in this book has the four lines in the middle of this one.
+# training loop in this book has the same four lines inside.
 
 from torch import nn
 from torch.nn import functional as F
@@ -208,9 +208,9 @@ assert slopes[1] == slopes[2] == slopes[4] == 0 and slopes[3] > slopes[0]
 
 # %%
 # Five runs, no error message. Without ``backward`` there is no gradient, and ``step`` passes over a parameter whose ``grad`` is None.
-# Without ``step`` the gradient is there and nobody uses it. Without ``zero_grad`` you walk with the sum of all gradients so far: faster at
-# first, then past the goal (:doc:`/lessons/optimization/01_autograd_graph` shows it swing). Too late, ``zero_grad`` wipes out the gradient
-# before anyone has used it.
+# Without ``step`` the gradient is there and nobody uses it. Without ``zero_grad`` you walk with the sum of all gradients so far:
+# faster at first, then past the goal (:doc:`/lessons/optimization/01_autograd_graph` shows it swing). Too late, ``zero_grad`` wipes
+# out the gradient before anyone has used it.
 #
 # Why did my loss become inf?
 # ---------------------------
@@ -261,7 +261,7 @@ ax.set(xlabel="step", ylabel="loss")
 ax.legend()
 
 # %%
-# .. caption:: Nearly the same rate, opposite fates. The dotted line is the loss of the best line.
+# .. caption:: Nearly the same rate: one loss falls and levels off above the dotted line, which is the best possible; the other grows.
 #    :alt: Two curves on a logarithmic axis start at one point. One falls towards a dotted line, the other, dashed, climbs steadily.
 #
 # Why is it still not there?
@@ -310,8 +310,8 @@ left.plot(*descend(X, y, safe, 30).T, "o-", markersize=3, linewidth=1)
 right.plot(*by_hand[:31].T, "o-", markersize=3, linewidth=1)
 
 # %%
-# .. caption:: Left, the walk bounces from wall to wall of a valley; the star is far down the valley. Right, the same data in other units:
-#    straight to the star.
+# .. caption:: Left, in raw units the valley is so long that its contours look parallel: the walk crosses it from side to side and
+#    hardly moves along it, towards the star. Right, the same data in other units: straight to the star.
 #    :alt: Two contour maps. On the left, the contours are long, steep, parallel lines; the path jumps sideways over them at an intercept of
 #       0, far from the star at the lowest point. On the right, the contours are circles; the path runs straight into the star.
 #
@@ -330,8 +330,8 @@ print(f"batches from {lowest:.0f} to {highest:.0f}, mean {each[:, 0].mean():.1f}
 torch.testing.assert_close(each.mean(dim=0), gradient(Z, y, point))
 
 # %%
-# So walk with the gradient of one batch at a time, and shuffle anew for each :term:`epoch`, one look at all the data. How far from the best
-# line's two numbers is the walk after one epoch, and on average at the end?
+# So walk with the gradient of one batch at a time, and shuffle anew for each :term:`epoch`, one look at all the data. How far from
+# the best line's two numbers is the walk after one epoch, and on average at the end?
 
 
 def wander(lr, epochs):
@@ -393,13 +393,14 @@ print(f"{loss.item():.3f}")
 #
 # * In the first cell, take blood pressure, ``columns[:, 3]``, instead of the body mass index. Its mean is larger for its spread. What
 #   becomes of the limit and of the raw condition number?
-# * In the first walk, set the rate from 0.1 to 1.0, which is exactly the limit of the scaled problem. Where is the walk after 100 steps?
+# * In the first walk, set the rate from 0.1 to 1.0, which is exactly the limit of the scaled problem. Where is the walk after 100
+#   steps?
 # * In the loop over the two rates of ``wander``, add 0.001. Does a rate ten times smaller again end closer still?
 #
 # .. dropdown:: What happens
 #
-#    * The limit is about thirteen times lower and the condition number about seventeen times larger. (And a blood pressure of 30 is nothing
-#      to predict from.)
+#    * The limit is about thirteen times lower and the condition number about seventeen times larger. (And a blood pressure of 30 is
+#      nothing to predict from.)
 #    * Back at zero, and after an odd number of steps at twice the goal: the factor is -1, and the walk jumps to and fro for ever. The
 #      assert objects.
 #    * No. After 40 epochs it has not arrived yet: the last row says how far it still has to go.
@@ -445,8 +446,9 @@ expect(lambda: gradient_of_absolute(Z, y, theta.detach()), theta.grad)
 # %%
 # .. exercise:: Two steps to the goal
 #
-#    A step with :math:`\eta = 1/\lambda_i` removes the error along that eigenvector at once. Write ``two_rates(X)``: the two rates that,
-#    used one after the other, solve a problem with two columns. One is far above the limit. In which order are they?
+#    A step with :math:`\eta = 1/\lambda_i` removes the error along that eigenvector at once. Write ``two_rates(X)``: the two rates
+#    that, used one after the other, solve a problem with two columns. One is far above the limit. Return the small one first: on
+#    paper the order makes no difference, in floating point the large step is better taken last.
 
 
 def two_rates(X):

@@ -225,15 +225,17 @@ from pytorch_course.autograd import graph
 ax = graph(result, names=dict(zip(("W1", "b1", "W2", "b2"), leaves))).plot()
 
 # %%
-# .. caption:: Read it from the loss: one box for dY, one that gives dW2, db2 and dA, one for dZ, one for dW1 and db1.
+# .. caption:: Read it from the loss: MseLoss gives dY, the first Addmm gives dW2, db2 and dA, Tanh gives dZ, the second Addmm dW1 and
+#    db1.
+#    ``TBackward0`` turns a weight's gradient over.
 #    :alt: A chain of boxes from MseLossBackward0 through AddmmBackward0 and TanhBackward0 to a second AddmmBackward0. The leaves W2 and b2
 #       hang from the first AddmmBackward0, W1 and b1 from the second.
 #
 # Does the last layer send the right answers back?
 # ------------------------------------------------
 #
-# What you expect: backpropagation tells the hidden units what they should have said. It cannot, because nobody knows. Turn all signs of the
-# first unit around, its weights in and its weight out:
+# You might expect that backpropagation tells the hidden units which answer was right. It cannot, because there is more than one. Turn
+# all signs of the first unit around, its weights in and its weight out:
 
 flip = np.array([-1.0, 1.0])
 turned, same = forward(W1 * flip[:, None], b1 * flip, W2 * flip, b2)
@@ -254,7 +256,8 @@ for distance in (0.0, 0.1, 1.0, 10.0):
 assert moved_losses[1] < moved_losses[0] < moved_losses[3]
 
 # %%
-# A small move helps, a large one ruins everything. So the network takes small steps, many of them.
+# The gradient names a direction, not a distance: up to some size a larger step helps more, and beyond it the loss rises. So the network
+# takes many moderate steps.
 #
 # Does it learn the lamp?
 # -----------------------
@@ -303,7 +306,8 @@ middle.set(xlim=(-1, 1.15), ylim=(-1, 1.15))
 middle.legend(loc="lower left")
 
 # %%
-# .. caption:: Left, the answers, with the border drawn white. Right, where the first layer puts the same points: both squares nearly on
+# .. caption:: Left, the answers, with the border drawn white. Right, where the first layer puts the same points: both squares nearly
+#    on
 #       one spot, so that a straight line parts them from the circles.
 #    :alt: Left, a coloured map of the square; a bright diagonal band between two parallel white lines holds the squares. Right, the whole
 #       grid lies on one thin bent curve; the circles sit near its ends, the squares together in the bend, which a dashed line cuts off.
@@ -363,12 +367,13 @@ ax.text(1570, 0.1, "1/8", ha="right", va="top")
 ax.set(xlabel="step", ylabel="loss", ylim=(1e-5, 10))
 
 # %%
-# .. caption:: Most starts find a solution, some of them late. Nearly all of the others (dashed) stay at a loss of 1/8.
+# .. caption:: Most starts find a solution, some of them late. Those that have not by the last step (dashed) are near a loss of 1/8;
+#    with more steps a few of them still would.
 #    :alt: A hundred curves on a logarithmic axis. Solid ones drop one after the other; a bundle of dashed ones runs level along a dotted
 #       line at one eighth.
 #
-# A loss of 1/8 means two cases right and "half on" for the other two: :math:`(0 + 0 + \tfrac14 + \tfrac14)/4`. It is the compromise of the
-# straight rule again, made for half of the square.
+# A loss of 1/8 means two cases right and "half on" for the other two: :math:`(0 + 0 + \tfrac14 + \tfrac14)/4`. It is the compromise
+# of the straight rule again, made for half of the square.
 
 losses, errors = runs[2]
 level = np.abs(losses[-1] - 1 / 8) < 0.01
@@ -379,8 +384,8 @@ assert level.sum() > 0.8 * stuck[2]
 # %%
 # .. admonition:: From practice
 #
-#    Two hidden units are enough to *represent* the lamp and often too few to *find* it. If a small model does not learn, check its
-#    gradient, then try other starts and a wider layer.
+#    Two hidden units are enough to *represent* the lamp, and some starts do not *find* it within these steps. If a small model does
+#    not learn, check its gradient, then try other starts and a wider layer.
 #
 # Take this with you
 # ------------------
@@ -410,7 +415,8 @@ print("shapes", list(X8.grad.shape), list(W.grad.shape), list(b.grad.shape))
 #
 # .. dropdown:: What happens
 #
-#    * Those of the first layer, ``W1`` and ``b1``: only they lie behind dZ on the way back. The comparison with autograd stops at ``W1``.
+#    * Those of the first layer, ``W1`` and ``b1``: only they lie behind dZ on the way back. The comparison with autograd stops at
+#      ``W1``.
 #    * It is undecided: the answers are 0.33, 0.6, 0.5 and 0.6, and the assert objects. This start needs more steps, or another start.
 #    * All of them, at a loss of 1/4 and with any number of hidden units: without the bend, two layers are one straight rule.
 #

@@ -342,7 +342,7 @@ ax.axvline(best_epoch, color="0.6", linestyle=":", linewidth=1)
 # %%
 # .. caption:: The training loss falls below the validation loss, which stops improving early and goes up and down. The dotted line
 #    marks its lowest point, whose weights we keep.
-#       :alt: Two curves over the epochs on a logarithmic axis. The training loss falls further. The validation loss falls at
+#    :alt: Two curves over the epochs on a logarithmic axis. The training loss falls further. The validation loss falls at
 #       first and then stays level, going up and down; a dotted vertical line stands at its lowest point.
 #
 # How often is it right?
