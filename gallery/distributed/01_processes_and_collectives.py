@@ -310,6 +310,9 @@ def main():
     dist.destroy_process_group()
 
 
+# %%
+# Here, on two processes:
+
 _ = launch(main, nproc=2)
 
 # %%
