@@ -56,13 +56,14 @@ ax.legend()
 # .. caption:: The line without a loop leaves one vote to each candidate.
 #    :alt: Bars for three candidates. The loop counts about 500, 300 and 200 votes; beside each stands a flat bar with the number 1.
 #
-# No error, and 997 votes are gone. The line reads well; to see what it does, you need to know what square brackets return. Then you can
-# count, and also pick the right class of each sample, mask words, and join batches.
+# No error, and 997 votes are gone. Python reads the three counts, adds 1 to what it read, and writes back: every vote for a candidate
+# writes the same 0 + 1. You see these steps below, and the lines that count right. First comes what square brackets return; with that you
+# can also pick the right class of each sample, hide words from a model, and join batches.
 #
 # Which cells does an index pick?
 # -------------------------------
 #
-# Take a table in which every number is its own position. Whatever an index returns then tells which cells it read, and in which order.
+# Take a table in which every number is its own position. What an index returns then names the cells that it read, in their order.
 
 x = torch.arange(20).reshape(4, 5)
 picks = {
@@ -101,12 +102,13 @@ for ax, (name, picked) in zip(axes.flat, picks.items()):
 #       two slices a block, two slices with steps a regular pattern, a slice that runs past the end the lower part of the last column, a
 #       list two whole rows with the last first, two lists two single cells, and a mask every third cell.
 #
-# Four things to see in it:
+# Five things to see in it:
 #
 # * Counting starts at 0, so ``x[1]`` is the *second* row; ``-2`` counts from the end.
 # * An integer removes its axis; a slice of length one keeps it.
-# * A slice that runs past the end is cut off without a word.
+# * A slice that runs past the end is cut off, without an error.
 # * Two slices make a block. Two lists are read in *pairs*, as with :func:`zip`: two cells, not four.
+# * A *mask* is a tensor of True and False with the shape of ``x``, here ``x % 3 == 0``. It picks the cells where it is True, row by row.
 #
 # An integer past the end fails, and so does a negative step. :func:`torch.flip` does what ``[::-1]`` would.
 
@@ -166,7 +168,14 @@ assert counts.tolist() == [1, 1, 1]
 
 # %%
 # The pick copies five zeros, the sum makes five ones, and three of these are written into the same cell. With different values PyTorch
-# does not even promise which one stays. The fix is an operation that **accumulates**:
+# does not even promise which one stays. The fix is an operation that **accumulates**. There are four:
+#
+# * :func:`torch.bincount` counts how often each label occurs.
+# * :meth:`torch.Tensor.index_add` adds given values, and on axis 0 also whole rows: row *i* of the values to the row with number
+#   ``index[i]``.
+# * :meth:`torch.Tensor.scatter_add` names a place for each single value, so each cell of a row may go to another column.
+# * :meth:`torch.Tensor.index_put` takes one list per axis, in pairs as above, to write into single cells of a table; it adds when you ask
+#   for ``accumulate=True``.
 
 ones = torch.ones(1000)
 ways = {
@@ -202,7 +211,8 @@ assert every_pair.shape == (4, 4) and torch.equal(every_pair.diagonal(), right)
 #
 # .. math:: \text{out}_{ij} = \text{input}_{i,\,\text{index}_{ij}}
 #
-# so the index says, for each cell of the *result*, in which column to look. It has as many axes as the input: hence the ``[:, None]``.
+# so the index says, for each cell of the *result*, in which column to look. It must have as many axes as the input. ``None`` in square
+# brackets inserts an axis of length one, so ``labels[:, None]`` is a column of shape (4, 1).
 
 
 def gather_by_hand(source, index):
@@ -242,8 +252,8 @@ for ax, (name, table) in zip(axes, tables.items()):
 #    :alt: Three tables with four rows. The index column reads 0, 1, 2, 1. In the table of probabilities, one cell per row is blue, in the
 #       column that the index names. The result column holds these four numbers.
 #
-# Minus the mean logarithm of these numbers is the loss of a classifier. And :meth:`torch.Tensor.scatter_` is gather read from right to
-# left: the index says in which column to *write*. Writing ones at the labels makes the :term:`one-hot` form.
+# Minus the mean logarithm of these numbers is the usual loss of a classifier, :term:`cross-entropy`. The reverse of gather is
+# :meth:`torch.Tensor.scatter_`: the index says in which column to *write*. Writing ones at the labels makes the :term:`one-hot` form.
 
 loss = torch.nn.functional.nll_loss(p.log(), labels)
 torch.testing.assert_close(-right.log().mean(), loss)
@@ -268,7 +278,9 @@ assert (positive * logs)[0].isnan() and torch.where(positive, logs, 0.0)[0] == 0
 
 # %%
 # :meth:`torch.Tensor.masked_fill` is ``where`` with one number. Fill with minus infinity before a :term:`softmax`, and what you masked gets
-# probability zero, exactly. That is how a language model is kept from reading ahead:
+# probability zero, exactly. That keeps a language model from reading ahead. Row *i* below holds the weights with which word *i* reads the
+# four words of a sentence; ``triu(1)`` keeps what lies right of the diagonal, the words that come later. All other scores are 0 here, so
+# each word spreads its weight evenly over itself and the words before it:
 
 future = torch.ones(4, 4).triu(1).bool()
 attention = torch.zeros(4, 4).masked_fill(future, -torch.inf).softmax(dim=1)
@@ -316,8 +328,8 @@ for ax, (title, result) in zip(axes, joined.items()):
 #       2 two sheets with a blue column beside an orange column.
 #
 # Each has its way back: ``unbind`` undoes a stack, ``split`` undoes a cat. ``split`` takes the *size* of the parts. :func:`torch.chunk`
-# takes their number, and may return fewer: it rounds the size up, and the tensor is used up early. If five workers wait for five parts,
-# ask for ``tensor_split``.
+# takes their number, and may return fewer: 12 / 5 is rounded up to parts of 3, and four of them use up the tensor. If five workers wait
+# for five parts, ask for ``tensor_split``.
 
 twelve = torch.arange(12)
 print("split(5)       ", [len(part) for part in twelve.split(5)])
@@ -330,8 +342,8 @@ assert torch.equal(joined["stack, dim 2"].unbind(2)[1], b)
 # Where did my batch go?
 # ----------------------
 #
-# A network returns an axis of length one that you do not want. ``squeeze()`` removes it, and the tests pass. One day a single sample
-# arrives, and *every* axis of length one goes, the batch included. The fix: name the axis.
+# A network returns an axis of length one that you do not want. ``squeeze()`` removes it, and the code works for 32 samples. But
+# ``squeeze()`` removes *every* axis of length one, so with a single sample the axis of the batch goes too. The fix: name the axis.
 
 for samples in (32, 1):
     output = torch.zeros(samples, 1, 5)
@@ -340,11 +352,11 @@ for samples in (32, 1):
 assert bare.shape == (5,) and named.shape == (1, 5)
 
 # %%
-# Can you see the shape?
+# Which shape comes out?
 # ----------------------
 #
-# Shapes are invisible until you have predicted enough of them. Here are eight colour pictures of 28 by 30 pixels. Cover the right side, say
-# each shape, then look. ``...`` stands for all the axes you do not name.
+# Here is a batch of eight colour pictures of 28 by 30 pixels. Cover the output, say each shape, then look. ``...`` stands for all the axes
+# you do not name.
 
 batch = torch.zeros(8, 3, 28, 30)
 results = {
@@ -362,23 +374,27 @@ for text, result in results.items():
 assert results["batch[[0, 5], [1, 1]]"].shape == (2, 28, 30)
 
 # %%
-# In one case the libraries disagree: an integer, a slice and a list. NumPy counts the integer as a list of one, and puts the axis of lists
-# with a slice between them first. Write two steps, ``batch[0][:, [0, 1]]``, and nobody needs to know.
+# One kind of index gives another shape in NumPy than in PyTorch: an integer, then a slice, then a list. PyTorch applies the integer first,
+# and the axis of the list stays in its place. NumPy takes the integer as a second list, and when a slice stands between two lists, it puts
+# their common axis first. Index in two steps, and both agree.
 
-print("PyTorch", tuple(batch[0, :, [0, 1]].shape))
-print("NumPy  ", batch.numpy()[0, :, [0, 1]].shape)
-assert batch[0, :, [0, 1]].shape == (3, 2, 30)
+for name, array in [("PyTorch", batch), ("NumPy", batch.numpy())]:
+    one_step = tuple(array[0, :, [0, 1]].shape)
+    two_steps = tuple(array[0][:, [0, 1]].shape)
+    print(f"{name:<8} in one step {one_step}  in two steps {two_steps}")
+    assert two_steps == (3, 2, 30)
 
 # %%
 # Take this with you
 # ------------------
 #
-# Slices are views; lists and masks copy. Two lists pair up. To add into repeated places, use an operation that accumulates.
+# Slices are views; lists and masks copy. Two lists are read in pairs. Where a place occurs more than once, add with an operation that
+# accumulates.
 
-logits, labels = (
-    torch.randn(6, 3, generator=generator),
-    torch.tensor([2, 0, 2, 1, 2, 0]),
-)
+import torch
+
+logits = torch.arange(-9.0, 9.0).reshape(6, 3)
+labels = torch.tensor([2, 0, 2, 1, 2, 0])
 right = logits.gather(1, labels[:, None]).squeeze(1)  # one number per row
 counts = labels.bincount(minlength=3)  # how often each class occurs
 sums = torch.zeros(3).index_add(0, labels, right)  # a sum per class
@@ -398,8 +414,9 @@ print(counts, tuple(right.shape), tuple(longer.shape), tuple(pairs.shape))
 #
 # .. dropdown:: What happens
 #
-#    * 0, 1, 0, and the assert objects: all five write the same 1 into the same cell.
-#    * A block, (2, 2), with the cells 0, 1, 5 and 6. The column and the row are broadcast, and every row meets every column.
+#    * 0, 1, 0, and the assert fails: all five write the same 1 into the same cell.
+#    * A block, (2, 2), with the cells 0, 1, 5 and 6. Two lists of different shapes are first repeated to one shape, here
+#      (2, 2), so every row meets every column. :doc:`/lessons/tensors/08_broadcasting` explains the rule.
 #    * ``cat`` along axis 0 fails first, and every stack would. ``cat`` along axis 1 works and gives (2, 7): all other axes must agree.
 #
 # Exercises
@@ -410,20 +427,22 @@ from pytorch_course.exercises import expect
 # %%
 # .. exercise:: The mean of each class
 #
-#    Write ``class_means(x, labels, classes)``: one row per class, the mean of the rows of ``x`` with that label. No loop over the samples.
+#    Write ``class_means(x, labels, number)`` for classes 0 to ``number - 1``: one row per class, the mean of the rows of ``x`` with that
+#    label. No loop over the samples. ``index_add`` adds whole rows, as said above. To divide each row by its own count, make the counts a
+#    column.
 
 
-def class_means(x, labels, classes):
+def class_means(x, labels, number):
     ### BEGIN SOLUTION
-    sums = torch.zeros(classes, x.shape[1]).index_add(0, labels, x)
-    return sums / labels.bincount(minlength=classes)[:, None]
+    sums = torch.zeros(number, x.shape[1]).index_add(0, labels, x)
+    return sums / labels.bincount(minlength=number)[:, None]
     ### END SOLUTION
 
 
 rows = torch.tensor([[1.0, 2.0], [3.0, 9.0], [5.0, 4.0], [0.0, 6.0], [9.0, 0.0]])
-classes = torch.tensor([2, 0, 2, 1, 2])
+row_labels = torch.tensor([2, 0, 2, 1, 2])
 means = torch.tensor([[3.0, 9.0], [0.0, 6.0], [5.0, 2.0]])
-expect(lambda: class_means(rows, classes, 3), means)
+expect(lambda: class_means(rows, row_labels, 3), means)
 
 # %%
 # .. exercise:: Predict what was written
@@ -444,8 +463,13 @@ expect(guess, t.tolist())
 # %%
 # .. exercise:: Fix the shares for the workers
 #
-#    ``share(batch, workers)`` returns ``batch.chunk(workers)``. With a short last batch it returns too few parts, and a worker crashes.
-#    Write it so that there is always one part for each worker, at most one sample longer than another. Give each worker memory of its own.
+#    ``first_try`` is meant to split a batch among workers. For six samples and four workers it returns three parts, and a worker that
+#    writes into its part changes the batch. Write ``share``, which always returns one part for each worker, none more than one sample
+#    longer than another, each with memory of its own.
+
+
+def first_try(batch, workers):
+    return batch.chunk(workers)
 
 
 def share(batch, workers):
