@@ -31,6 +31,7 @@ from pytorch_course.state import TrainState
 from pytorch_course.train import train
 
 STEPS, BATCH_SIZE = 100, 64
+PROMISE, SHORTEST = 1.05, 150e-6  # the loop costs at most so much of one written by hand, from so many seconds per step
 cross_entropy = nn.CrossEntropyLoss()
 
 
@@ -208,8 +209,16 @@ def main():
     print(machine())
     print(f"network 64-128-10, batch {BATCH_SIZE}, AdamW; n = {options.rounds} rounds of {STEPS} steps; equal losses")
     print(f"{'loop':22}{'us/step':>9}{'ratio':>8}   quartiles")
+    found = {}
     for name, median, low, middle, high in ratios(seconds):
+        found[name] = middle
         print(f"{name:22}{1e6 * median:9.1f}{middle:8.3f}   {low:.3f} to {high:.3f}")
+    if statistics.median(seconds["by hand"]) < SHORTEST:
+        print(f"steps are shorter than {1e6 * SHORTEST:.0f} us: no promise for them")
+    elif abs(found["by hand, again"] - 1) > PROMISE - 1:
+        raise SystemExit("too noisy: the loop by hand differs from itself by more than the promise")
+    elif found["pytorch_course.train"] > PROMISE:
+        raise SystemExit(f"pytorch_course.train costs more than {PROMISE} of the loop by hand")
 
 
 if __name__ == "__main__":
