@@ -63,7 +63,9 @@ print(f"numbers that wrapped: {(brighter < china).mean():.0%}")
 assert np.array_equal(brighter, (china.astype(int) + 100) % 256)
 
 # %%
-# The fix: compute where there is room, stop at 255, and come back.
+# The false colours come from places where only one or two of the three numbers of a pixel passed 255.
+#
+# The fix: compute in a type with room for larger numbers, cut off at 255, and convert back.
 
 roomy = china.astype(np.int16) + 100
 clipped = np.clip(roomy, 0, 255).astype(np.uint8)
@@ -81,7 +83,7 @@ axes = show({"china": china, "clipped": clipped}, height=2.4)
 # The shape (427, 640, 3) reads height, width, channel, in short HWC. The first index goes *down*, the second to the right. An image editor
 # says x, y, which is the other way round. Ask for a pixel in both orders and you get two pixels:
 
-x, y = 205, 40  # the golden ball on the roof, as an image editor counts
+x, y = 205, 40  # the ball on the roof, as an image editor counts
 print("china[y, x]", china[y, x], "  china[x, y]", china[x, y])
 assert china.shape == (427, 640, 3)
 
@@ -100,8 +102,8 @@ for row, column, name in [(y, x, "china[y, x]"), (x, y, "china[x, y]")]:
 #    :alt: The pavilion with two marked points: one on the ball on top of its roof, labelled china[y, x], and one at the left edge
 #       beneath the roofs, labelled china[x, y].
 #
-# On a square picture both orders are legal everywhere, and the mistake shows only in the result. Here the width helps, because x may be
-# larger than any row:
+# On a square picture no index is out of range in either order, and the mistake shows only in the result. This picture is wider than high,
+# so a large x as a row number is an error:
 
 try:
     china[600, 40]
@@ -119,11 +121,12 @@ assert np.shares_memory(crop, china)
 # ---------------------
 #
 # The last axis has three places: red, green, blue. Each :term:`channel` is a grey picture of its own. How bright does a pixel look? Our
-# eyes weigh green most and blue least; television has used these weights for decades :cite:p:`itu2011`:
+# eyes weigh green most and blue least. BT.601, the standard for television before high definition, has these weights :cite:p:`itu2011`:
 #
 # .. math:: Y = 0.299\,R + 0.587\,G + 0.114\,B
 #
-# That is a sum over the channels, so their axis disappears: a product with three weights.
+# That is a sum over the channels, so their axis disappears. With three weights on its right, ``@`` multiplies along the last axis and sums:
+# it does so for every pixel.
 
 red, green, blue = flower[:, :, 0], flower[:, :, 1], flower[:, :, 2]
 luminance = flower @ np.array([0.299, 0.587, 0.114])
@@ -137,9 +140,9 @@ assert np.array_equal(np.stack([red, green, blue], axis=2), flower)
 # %%
 
 # fold: the channels and their weighted sum
-grey = {"red": red, "green": green, "blue": blue, "luminance": luminance}
-grey = {name: picture[75:365, 160:450] for name, picture in grey.items()}
-axes = show(grey, height=1.9)
+parts = {"red": red, "green": green, "blue": blue, "luminance": luminance}
+parts = {name: picture[75:365, 160:450] for name, picture in parts.items()}
+axes = show(parts, height=1.9)
 
 # %%
 # .. caption:: One channel at a time, and weighed together. Orange is much red, some green and little blue.
@@ -149,8 +152,8 @@ axes = show(grey, height=1.9)
 # -----------------------------------
 #
 # A step of -1 along the last axis turns red, green, blue into blue, green, red. Some libraries read files in that order. A network that was
-# trained on the other order takes the picture without complaint: same shape, same dtype, same numbers. Only their meaning has changed, and
-# nobody stored that.
+# trained on the other order takes the picture without an error, because shape and dtype are the same. The array does not say which channel
+# is red; you have to know.
 
 bgr = flower[:, :, ::-1]
 print(flower[200, 250], "->", bgr[200, 250])
@@ -161,19 +164,20 @@ axes = show({"rgb": flower, "bgr": bgr}, height=2.4)
 # .. caption:: The same numbers, with the first and last channel exchanged. An orange dahlia has become a blue one.
 #    :alt: A dahlia in orange before dark green leaves; beside it the same dahlia in blue before brown leaves.
 #
-# Can I put a lake in front of it?
-# --------------------------------
+# Can I mirror it in still water?
+# -------------------------------
 #
-# A step of -1 along axis 0 turns a picture upside down. Darken that copy, join it below the first, and the pavilion stands in still water.
-# :func:`numpy.concatenate` joins along an axis that exists.
+# A step of -1 along axis 0 turns a picture upside down. Darken it, join it below the first, and the pavilion is mirrored in water. Three
+# factors meet the picture along its last axis, by :term:`broadcasting`: one for each channel. :func:`numpy.concatenate` joins along an axis
+# that exists.
 
 shore = 330
 upper = china[:shore]
 darker = upper[::-1] * np.array([0.45, 0.6, 0.7])  # less red than blue: water
 lake = np.concatenate([upper, darker[:200].astype(np.uint8)], axis=0)
 print(upper.shape, "and 200 rows give", lake.shape)
+(ax,) = show({"still water": lake}, height=4.6)
 assert (lake[shore] <= lake[shore - 1]).all()  # the same row twice, one darker
-(ax,) = show({"a lake": lake}, height=4.6)
 
 # %%
 # .. caption:: A mirror image, darkened channel by channel and joined below the original.
@@ -182,8 +186,8 @@ assert (lake[shore] <= lake[shore - 1]).all()  # the same row twice, one darker
 # How does a mosaic work without a loop?
 # --------------------------------------
 #
-# You want to make a face, or here a flower, unrecognisable. Cut the picture into blocks of :math:`s \times s` pixels and replace each block
-# by its mean:
+# You want to hide a face in a picture. Practise on the flower: cut the picture into blocks of :math:`s \times s` pixels and replace each
+# block by its mean:
 #
 # .. math:: m_{ijc} = \frac{1}{s^2} \sum_{p=0}^{s-1} \sum_{q=0}^{s-1} v_{\,si+p,\; sj+q,\; c}
 #
@@ -214,15 +218,16 @@ assert joined.shape == even.shape
 (ax,) = show({"half and half": joined}, height=4.2)
 
 # %%
-# .. caption:: Right of the middle, each square of 256 pixels shows one colour, their mean. The flower can still be recognised.
+# .. caption:: Right of the middle, each square of 256 pixels shows one colour, their mean. The petals are gone, but you still see that
+#    it is a flower: to hide a face, take larger blocks.
 #    :alt: The orange dahlia; its left half is a sharp photograph, its right half consists of coloured squares.
 #
 # How do I keep only the flower?
 # ------------------------------
 #
-# With a condition. Petals have more red than blue; leaves do not. So you write ``red - blue > 40``, and nearly everything passes. It is the
-# first trap again: ``uint8`` has no negative numbers, so where blue is larger, the difference wraps to something large. Give one side a
-# sign first.
+# You choose its pixels by a condition. Petals have much more red than blue; leaves do not. So you write ``red - blue > 40``, and nearly
+# everything passes. The reason is the trap of the first section: ``uint8`` has no negative numbers, so where blue is larger, the difference
+# wraps to something large. Convert one side to a type with a sign first.
 
 wrong = red - blue > 40
 mask = red.astype(int) - blue > 40
@@ -231,6 +236,7 @@ assert (wrong & (red < blue)).any() and not (mask & (red < blue)).any()
 
 grey = luminance.astype(np.uint8)
 splash = np.where(mask[:, :, np.newaxis], flower, grey[:, :, np.newaxis])
+# times 200, to draw: False becomes 0, black, and True becomes 200, a pale grey
 pictures = {"uint8": wrong * 200, "with a sign": mask * 200, "splash": splash}
 axes = show(pictures, height=1.7)
 
@@ -239,7 +245,7 @@ axes = show(pictures, height=1.7)
 #    :alt: Three pictures. The first mask is pale everywhere but for a thin outline of the flower; the second is pale on the flower and
 #       black elsewhere. In the third the flower is orange and everything else grey.
 #
-# The mask has shape (427, 640), the photograph (427, 640, 3). A new axis at the end lets :term:`broadcasting` use one decision for three
+# The mask has shape (427, 640), the photograph (427, 640, 3). A new axis at the end lets broadcasting use one decision for three
 # channels.
 #
 # How does it get into PyTorch?
@@ -272,8 +278,8 @@ assert image.data_ptr() == flower.ctypes.data
 assert torch.equal(image, photographs().columns["image"][1])
 
 # %%
-# Layers refuse bytes. The usual next step is a float from 0 to 1. A layer that you will meet in many networks,
-# :func:`torch.nn.functional.avg_pool2d`, then computes your mosaic.
+# Most layers do not accept bytes. The usual next step is to make floats from 0 to 1. Then :func:`torch.nn.functional.avg_pool2d`, an
+# operation that you will meet in many networks, computes your mosaic.
 
 try:
     torch.nn.functional.avg_pool2d(image, s)
@@ -289,9 +295,12 @@ torch.testing.assert_close(
 )
 
 # %%
-# A mirrored picture does not go through: a tensor has no negative strides, so PyTorch cannot read the view. Copy first.
+# A mirrored picture cannot be handed over like this. A :term:`stride` says how far apart in memory two neighbours along an axis lie. The
+# mirrored view reads its rows backwards, so one stride is negative, which a tensor does not allow. ``transpose`` only puts the strides in
+# another order, so it was no problem. The fix is a copy.
 
 mirrored = flower[:, ::-1]
+print("strides in bytes: transposed", chw.strides, " mirrored", mirrored.strides)
 try:
     torch.from_numpy(mirrored)
 except ValueError as error:
@@ -321,14 +330,15 @@ print(crop.shape, tuple(batch.shape), back.dtype, abs(back - picture).max())
 #
 # * In the first cell, take 100 away instead of adding it. Which parts of the picture break now?
 # * Set ``s = 40``. Which shapes are printed, and how many pixels are lost at the edges?
-# * Make the lake by ``upper[:, ::-1]`` instead of ``upper[::-1]``. What do you see in the water?
+# * Make the mirror image by ``upper[:, ::-1]`` instead of ``upper[::-1]``. What do you see in the water?
 #
 # .. dropdown:: What happens
 #
 #    * What was dark is now bright: 50 - 100 gives 206. The roofs and the trees break, the sky is merely darker. The assert on the wrapped
-#      numbers objects.
+#      numbers fails.
 #    * (400, 640, 3), (10, 40, 16, 40, 3) and (10, 16, 3). The last 27 rows are lost, 17,280 pixels; no column is, since 640 is 16 × 40.
-#    * A second pavilion, upright, exchanged left for right. The shore does not meet its mirror image, so the assert objects.
+#    * A second pavilion, upright, exchanged left for right. The shore does not meet its mirror image, so the assert fails after the
+#      picture is drawn.
 #
 # Exercises
 # ---------
@@ -375,7 +385,8 @@ expect(frame_and_input, (5 * 6 * 3 - 1 * 2 * 3, [45, 46, 47], 90 * 89 // 2))
 # .. exercise:: Fix a list of blocks
 #
 #    You want the blocks of a grey picture one after the other, as a batch of shape (blocks, s, s). A colleague wrote
-#    ``picture.reshape(-1, s, s)``: the shape is right, the blocks are not. Write ``cut``, without a loop.
+#    ``picture.reshape(-1, s, s)``: the shape is right, the blocks are not. Write ``cut``, without a loop. Hint: begin with four axes, as in
+#    the mosaic. The two axes inside a block must stand side by side at the end, so let the two middle axes change places.
 
 
 def cut(picture, s):
