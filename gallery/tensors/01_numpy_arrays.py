@@ -17,7 +17,8 @@ Compute with whole arrays without a loop, say which axis a sum removes and who s
 # ------------------------------
 #
 # Two stones fall into a pond. Around each of them run rings that fade with the distance. You want a picture, so you need the height of the
-# water at 240 × 480 points. In plain Python you write the height of one point and visit all of them:
+# water at 240 × 480 points. NumPy computes them all at once, and PyTorch does it in the same way: what you learn here about arrays you will
+# use in every lesson on PyTorch. First in plain Python, where you write the height of one point and visit all of them:
 
 import math
 import time
@@ -89,12 +90,12 @@ for made in (table, np.zeros((2, 3)), np.full((2, 3), 7), np.linspace(0, 1, 5)):
 # Which numbers do I get?
 # -----------------------
 #
-# Square brackets pick numbers. Write one entry per axis, first the row, then the column:
+# Square brackets pick numbers. Write one entry per axis, first the row, then the column. An axis without an entry stays whole.
 #
 # * an integer takes one place and **removes** the axis;
 # * a slice ``start:stop:step`` takes a range and keeps the axis;
 # * a list takes the places that you name;
-# * a condition takes every place where it holds.
+# * a condition on the whole array takes every place where it holds, and puts what it found along one axis.
 
 a = np.arange(24).reshape(4, 6)
 picks = {
@@ -133,7 +134,8 @@ for ax, (text, picked) in zip(axes.flat, picks.items()):
 # Which axis disappears?
 # ----------------------
 #
-# Does ``sum(axis=0)`` sum the rows or the columns? Learn neither. Learn that **the axis you name is the one that disappears**:
+# Does ``sum(axis=0)`` sum the rows or the columns? There is a rule that is easier to remember: **the axis you name is the one that
+# disappears**.
 
 print("over axis 0:", table.sum(axis=0), "  over axis 1:", table.sum(axis=1))
 
@@ -180,11 +182,19 @@ for axis in range(3):
     print(f"axis {axis} of {block.shape}: {gone.shape}, with keepdims {kept.shape}")
 
 # %%
+# Name two axes in a tuple, and both disappear. ``reshape`` lays the same numbers out in another shape; one size may be -1, and NumPy works out
+# what is left for it, here 3 · 4.
+
+print("mean over axes 0 and 2:", block.mean(axis=(0, 2)).shape)
+print("reshape(2, -1):", block.reshape(2, -1).shape)
+
+# %%
 # How did a row meet a column?
 # ----------------------------
 #
 # In the pond, the row numbers had shape (240, 1) and the column numbers (1, 480), and every row number met every column number. An axis of
-# size 1 is repeated as often as the other array needs. That is :term:`broadcasting`. It also makes a multiplication table:
+# size 1 is repeated as often as the other array needs. That is :term:`broadcasting`. An axis that is missing on the left counts as size 1,
+# so below, shape (5,) is read as (1, 5), and you get a multiplication table:
 
 times = np.arange(1, 4).reshape(3, 1) * np.arange(1, 6)
 print(times)
@@ -229,8 +239,8 @@ for text, picked in picks.items():
 assert np.shares_memory(pond_a, band_a) and not np.shares_memory(pond_b, band_b)
 
 # %%
-# Two fixes. To change a part and keep the original, take ``pond[60:100].copy()``. To write through a list or a condition, put it on the
-# *left* of one assignment: then no piece is made, and NumPy is only told where to write.
+# So there are two fixes. To change a part and keep the original, take ``pond[60:100].copy()``. To write through a list or a condition, put
+# it on the *left* of one assignment: then no piece is made, and NumPy is only told where to write.
 
 pond_b[list(range(60, 100))] += 2
 print("ponds differ by", abs(pond_a - pond_b).max())
@@ -240,8 +250,9 @@ assert np.array_equal(pond_a, pond_b)
 # How much of PyTorch do I know already?
 # --------------------------------------
 #
-# Most of it. The tables below hold NumPy on the left and PyTorch on the right. Both sides of every line are run on the same numbers, and a
-# line whose sides differ stops the program. Where NumPy says ``axis``, PyTorch says ``dim``.
+# Nearly all of this page carries over. The tables below hold NumPy on the left and PyTorch on the right. Read them once to see how little
+# changes, mostly ``axis`` into ``dim``; come back when you look for a name. Both sides of every line are run on the same numbers. A line
+# whose sides differ in shape or values stops the program; the dtype is not compared.
 
 # fold: run both sides of each line; make and inspect arrays
 import torch
@@ -256,12 +267,12 @@ arrays["np"], tensors["torch"] = np, torch
 def agree(lines):
     """Print lines of the form NumPy | PyTorch, and compare the two sides of each."""
     for line in lines.strip().splitlines():
-        ours, theirs = line.strip().split(" | ")
-        want = np.asarray(eval(ours, arrays))
-        got = np.asarray(eval(theirs, tensors))
+        numpy_side, torch_side = line.strip().split(" | ")
+        want = np.asarray(eval(numpy_side, arrays))
+        got = np.asarray(eval(torch_side, tensors))
         assert got.shape == want.shape, line
         np.testing.assert_allclose(got, want, rtol=1e-6)
-        print(f"{ours:<31}{theirs}")
+        print(f"{numpy_side:<31}{torch_side}")
 
 
 # %%
@@ -312,7 +323,7 @@ agree("""
 # Where does the same name do something else?
 # -------------------------------------------
 #
-# These are the dangerous ones: the same words, two answers. Cover the output and predict it.
+# In these lines the words are the same and the answers differ, so they are easy to miss. Try to predict the output before you read it.
 
 v = np.array([1.0, 5.0, 7.0, 7.0])
 t = torch.from_numpy(v)
@@ -346,20 +357,7 @@ assert t.flip(0).tolist() == v[::-1].tolist()
 # Is PyTorch NumPy underneath?
 # ----------------------------
 #
-# So many names agree that people say so. Ask the installed packages what they cannot run without:
-
-from importlib.metadata import requires
-
-for package in ("scikit-learn", "pandas", "torch"):
-    needed = [line for line in requires(package) if "extra ==" not in line]
-    numpys = [line for line in needed if line.lower().startswith("numpy")]
-    print(f"{package:<13} lines that name NumPy: {len(numpys)}")
-print("torch.add is a", type(torch.add).__name__)
-assert not numpys  # torch came last
-
-# %%
-# PyTorch does not need NumPy; it has compiled functions of its own. What the two share is a way of thinking. Here is the pond again, with
-# the library as an argument:
+# So many names agree that one function can serve both. Here is the pond again, with the library as an argument:
 
 
 def two_stones(library):
@@ -377,6 +375,16 @@ print(type(water).__name__, tuple(water.shape), water.dtype)
 torch.testing.assert_close(water, torch.from_numpy(pond).float(), rtol=0, atol=1e-4)
 
 # %%
+# You might conclude that PyTorch is built on NumPy. It is not: it brings compiled functions of its own, and NumPy is not even among the
+# packages that it has to be installed with.
+
+from importlib.metadata import requires
+
+numpys = [line for line in requires("torch") if "numpy" in line.lower()]
+print("requirements of PyTorch that name NumPy:", len(numpys))
+assert not numpys
+
+# %%
 # Take this with you
 # ------------------
 #
@@ -386,9 +394,9 @@ celsius = np.array([[12.0, 20.0, 31.0], [14.0, 25.0, 30.0]])  # 2 days, 3 cities
 per_city = celsius.mean(axis=0)  # axis 0, the days, disappears: shape (3,)
 per_day = celsius.mean(axis=1, keepdims=True)  # shape (2, 1), ready to broadcast
 deviation = celsius - per_day  # (2, 3) and (2, 1) give (2, 3)
-first_day = celsius[0].copy()  # safe to change
-celsius[celsius > 30] = 30  # a condition on the left writes
-tensor = torch.from_numpy(celsius)  # the same memory, as a tensor
+capped = celsius.copy()  # safe to change: celsius stays as it is
+capped[capped > 30] = 30  # a condition on the left writes
+tensor = torch.from_numpy(capped)  # the same memory, as a tensor
 print(per_city, deviation, tensor, sep="\n")
 
 # %%
@@ -402,12 +410,15 @@ print(per_city, deviation, tensor, sep="\n")
 # .. dropdown:: What happens
 #
 #    * ``third = np.hypot(i - 120, j - 240)``, and its wave added to ``pond``. The shape stays (240, 480). The comparison with the loop
-#      objects until ``height`` gets the third stone too.
+#      fails until ``height`` gets the third stone too.
 #    * 4, 5, 6 below the table and 3, 6 beside it. The axis you name disappears, whatever you compute along it.
 #    * 240 and 480: ``i`` now lies along the same axis as ``j``. On a square pond NumPy would not object, and the result would be one row.
 #
 # Exercises
 # ---------
+#
+# Each exercise ends with a call of ``expect``. Replace the line marked ``your code``, or the dots, and run the cell: it prints "right",
+# "not done yet", or where your answer first differs from the right one.
 
 from pytorch_course.exercises import expect
 
