@@ -82,9 +82,9 @@ torch.testing.assert_close(by_loops(baskets, prices), totals)
 # Which product did you mean?
 # ---------------------------
 #
-# ``*`` is another product: element by element. Here the shapes forbid it, but with square matrices the wrong sign passes in silence. There
-# are more, which differ in the shapes they take. ``einsum`` writes each as a sentence: name the axes; a letter that is missing behind the
-# arrow is summed over.
+# ``*`` multiplies element by element. With baskets and prices the shapes forbid it, but with two square matrices ``*`` and ``@`` both run,
+# with different results. The other products differ in the shapes they take. ``einsum`` writes each as a formula: one letter per axis,
+# and a letter that is missing behind the arrow is summed over.
 
 torch.manual_seed(0)
 x, y, m, n = torch.randn(3), torch.randn(3), torch.randn(2, 3), torch.randn(3, 4)
@@ -102,7 +102,7 @@ for name, sentence, left, right in products:
 
 # %%
 # ``@`` is :func:`torch.matmul`. It reads the shapes and does the work of ``dot``, ``mv``, ``mm`` and ``bmm``; it also multiplies each
-# matrix of a batch by the same one. The narrow names refuse everything else:
+# matrix of a batch by the same matrix. The narrow names refuse everything else:
 
 print((many_m @ n).shape)
 for attempt in (lambda: torch.mm(many_m, many_n), lambda: m @ m):
@@ -147,8 +147,8 @@ torch.testing.assert_close(
 # %%
 # The fix is ``.float()``, once, where the data comes in. Do not convert the model: ``float64`` weights take twice the memory.
 #
-# How do I turn it round, or take a part?
-# ---------------------------------------
+# How do I transpose a matrix, or take a part?
+# --------------------------------------------
 #
 # ``.T`` and ``.t()`` transpose a matrix. Both return a :term:`view`: nothing moves. In a batch, ``.mT`` transposes each matrix. For parts
 # there are ``diag``, ``tril`` and ``triu``; the argument counts diagonals from the main one.
@@ -184,10 +184,10 @@ torch.testing.assert_close(inverse @ bought, torch.eye(3))
 torch.testing.assert_close(torch.inverse(bought), inverse)  # an older spelling
 
 # %%
-# The prices of the first shop. If the third customer bought exactly twice what Ann did, the receipt says nothing new, and nothing can find
-# three prices from two facts. Such a matrix is **singular**:
+# Those are the prices of the first shop. If the third customer bought exactly twice what Ann did and paid twice as much, the third receipt
+# says nothing new. Two facts do not fix three prices. Such a matrix is **singular**:
 
-bought[2] = 2 * bought[0]
+bought[2], paid[2] = 2 * bought[0], 2 * paid[0]
 try:
     torch.linalg.solve(bought, paid)
 except torch.linalg.LinAlgError as error:
@@ -200,48 +200,63 @@ assert "singular" in message
 # ---------------------------
 #
 # What you expect: ``solve`` is a shortcut for the inverse. What happens shows on a matrix that is *nearly* singular, the Hilbert matrix
-# :math:`H_{ij} = 1 / (i + j + 1)`. Solve both ways, put the answer back in, and measure how far it misses.
+# :math:`H_{ij} = 1 / (i + j + 1)`. Solve both ways and measure two things. The **misfit**: put the answer back in, and
+# compare :math:`\mathbf{H}\mathbf{x}` with :math:`\mathbf{b}`. The **error**: compare the answer with the right one, which is known here.
 
 misfits = {"solve": [], "inverse": []}
+errors = {"solve": [], "inverse": []}
 sizes = range(3, 13)
 for size in sizes:
     k = torch.arange(size, dtype=torch.float64)
     H = 1 / (k[:, None] + k + 1)
     b = H.sum(dim=1)  # so the right answer is all ones
-    solved = torch.linalg.solve(H, b)
-    inverted = torch.linalg.inv(H) @ b
-    misfits["solve"].append((H @ solved - b).abs().max().item())
-    misfits["inverse"].append((H @ inverted - b).abs().max().item())
-print(
-    f"size 12: solve {misfits['solve'][-1]:.0e}, inverse {misfits['inverse'][-1]:.0e}"
-)
+    answers = {"solve": torch.linalg.solve(H, b), "inverse": torch.linalg.inv(H) @ b}
+    for name, answer in answers.items():
+        misfits[name].append((H @ answer - b).abs().max().item())
+        errors[name].append((answer - 1).abs().max().item())
+for name in answers:
+    print(
+        f"size 12, {name}: misfit {misfits[name][-1]:.0e}, error {errors[name][-1]:.0e}"
+    )
 print(f"condition number {torch.linalg.cond(H):.0e}")
 assert misfits["inverse"][-1] > 1000 * misfits["solve"][-1]
+assert errors["solve"][-1] > 1e6 * misfits["solve"][-1]
 
 # %%
 
-# fold: the misfit against the size
-fig, ax = plt.subplots()
-for (name, values), marker in zip(misfits.items(), "os"):
-    ax.semilogy(sizes, np.maximum(values, 1e-18), f"{marker}-", label=name)
-ax.set(xlabel="size", ylabel="misfit", ylim=(1e-19, 1e3))
-ax.legend()
+# fold: the misfit and the error against the size
+fig, axes = plt.subplots(1, 2, figsize=(6.4, 3), sharey=True)
+for ax, title, measured in zip(axes, ("misfit", "error"), (misfits, errors)):
+    for (name, values), style in zip(measured.items(), ("o-", "s--")):
+        ax.semilogy(sizes, np.maximum(values, 1e-17), style, label=name)
+    ax.set(xlabel="size", title=title, ylim=(3e-18, 1e3))
+axes[0].legend()
 
 # %%
-# .. caption:: The misfit of ``solve`` stays at rounding error. That of the inverse grows by a factor of ten or more with each size.
-#    :alt: A logarithmic plot for sizes 3 to 12. The line of solve stays below 1e-14. The line of the inverse climbs from about 1e-15 to
-#       about 1.
+# .. caption:: Left: the answer of ``solve`` fits to rounding error, that of the inverse ever worse. Right: both answers lose their digits.
+#    A misfit of exactly 0 is drawn at 1e-17.
+#    :alt: Two logarithmic plots for sizes 3 to 12. Misfit: the line of solve stays below 1e-14, the line of the inverse climbs from below
+#       1e-13 to about 0.1. Error: both lines climb together, to about 0.3 for solve and about 10 for the inverse.
 #
-# So call ``solve``, and leave the inverse to formulas. The condition number :func:`torch.linalg.cond` warns you: near :math:`10^{16}` it
-# has used up all digits of ``float64``.
+# So call ``solve``: its answer at least fits the equations. A good fit does not make the answer right, as the printed error for size 12
+# shows. The condition number :func:`torch.linalg.cond` warns you. Roughly, its power of ten is the number of digits that you lose, and
+# ``float64`` has 16.
 #
 # What is a matrix made of?
 # -------------------------
 #
-# A matrix moves points. Multiply every point of a circle by one, and out comes an ellipse, in the worst case a flat one. The **singular
-# value decomposition** does it in three simple steps:
+# A matrix moves points: it turns a circle into an ellipse, in the worst case a flat one. The **singular value decomposition** does it in
+# three simple steps:
 #
 # .. math:: \mathbf{A} = \mathbf{U} \, \operatorname{diag}(\sigma_1, \sigma_2, \dots) \, \mathbf{V}^\top
+#
+# Read it from right to left. The columns of :math:`\mathbf{V}` are directions at right angles, which :math:`\mathbf{V}^\top` turns onto the
+# axes. The **singular values** :math:`\sigma_i`, largest first, stretch each axis. :math:`\mathbf{U}` turns the axes to where the ellipse
+# lies. PyTorch returns ``U``, ``S`` (the singular values) and ``Vh``, which is :math:`\mathbf{V}^\top`.
+#
+# By hand: in :math:`\mathbf{A}^\top\mathbf{A} = \mathbf{V} \operatorname{diag}(\sigma_i^2) \, \mathbf{V}^\top` the :math:`\mathbf{U}` has
+# cancelled, so the singular values are the roots of its eigenvalues: it only stretches the columns :math:`\mathbf{v}_i`, each by
+# :math:`\sigma_i^2`.
 
 A = torch.tensor([[1.5, 0.9], [0.1, 0.8]])
 U, S, Vh = torch.linalg.svd(A)
@@ -274,13 +289,14 @@ for ax, (name, matrix) in zip(axes, steps.items()):
 #    :alt: Four panels: a circle with two arrows at a right angle; the circle with the arrows along the axes; an ellipse, long in the
 #       direction of the first arrow and short in that of the second; the same ellipse, tilted.
 #
-# :math:`\mathbf{U}` and :math:`\mathbf{V}^\top` change no length. A determinant of 1 means a turn, -1 a mirror. Here both are mirrors,
-# and two mirrors make a turn. A matrix with a negative determinant needs one of each.
+# :math:`\mathbf{U}` and :math:`\mathbf{V}^\top` change no length. A determinant of 1 means a turn, -1 a mirror image. The signs are not
+# unique: flip a column of :math:`\mathbf{U}` together with its row of :math:`\mathbf{V}^\top`, and the product stays. Only the product of
+# the two determinants is fixed: it has the sign of :math:`\det \mathbf{A}`.
 #
 # How few numbers make a photograph?
 # ----------------------------------
 #
-# A grey photograph is a matrix, too. Its decomposition is a stack of layers, each an outer product of a column and a row, ordered by
+# A grey photograph is a matrix, too. Its decomposition is a sum of pieces, each an outer product of a column and a row, ordered by
 # weight: :math:`\mathbf{A} = \sum_i \sigma_i \, \mathbf{u}_i \mathbf{v}_i^\top`. Keep the first :math:`k` and throw the rest away.
 
 from pytorch_course.datasets import photographs
@@ -290,30 +306,31 @@ U, S, Vh = torch.linalg.svd(photo, full_matrices=False)
 
 
 def rank(k):
-    """Return the photograph rebuilt from its first k layers."""
+    """Return the photograph rebuilt from its first k pieces."""
     return (U[:, :k] * S[:k]) @ Vh[:k]
 
 
-layers = [S[i] * torch.outer(U[:, i], Vh[i]) for i in range(5)]
-torch.testing.assert_close(sum(layers), rank(5))
+pieces = [S[i] * torch.outer(U[:, i], Vh[i]) for i in range(5)]
+torch.testing.assert_close(sum(pieces), rank(5))
 torch.testing.assert_close(rank(len(S)), photo)
 
 # %%
 
-# fold: the photograph from 1, 5, 20 and 100 layers
+# fold: the photograph from 1, 5, 20 and 100 pieces
 fig, axes = plt.subplots(2, 2, figsize=(6.4, 4.6))
 for ax, k in zip(axes.flat, (1, 5, 20, 100)):
     ax.imshow(rank(k).numpy(), cmap="gray", vmin=0, vmax=1)
-    ax.set_title(f"layers: {k}")
+    ax.set_title(f"pieces: {k}")
     ax.axis("off")
 
 # %%
-# .. caption:: With 20 of 427 layers you know what it is; with 100 you hardly miss the rest.
-#    :alt: Four grey versions of a photograph of a Chinese temple. With one layer only bands are visible, with five a blurred building, with
+# .. caption:: With 20 of 427 pieces you know what it is; with 100 the fine detail is still soft.
+#    :alt: Four grey versions of a photograph of a Chinese temple. With one piece only bands are visible, with five a blurred building, with
 #       twenty its storeys, and with a hundred most details.
 #
-# A layer costs one row, one column and one weight. The error is the length of what you threw away, and no other matrix of rank :math:`k`
-# comes closer :cite:p:`eckart1936`:
+# A piece costs one row, one column and one weight. :math:`k` pieces make a matrix of **rank** :math:`k`, and no other matrix of that rank
+# comes closer :cite:p:`eckart1936`. The distance is the **Frobenius norm**: square all numbers, sum, take the root. It follows from the
+# singular values that you threw away:
 #
 # .. math:: \lVert \mathbf{A} - \mathbf{A}_k \rVert_F = \sqrt{\sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots}
 
@@ -322,40 +339,41 @@ whole = torch.linalg.matrix_norm(photo)
 for k in (1, 5, 20, 100, len(S)):
     numbers = k * (height + 1 + width) / photo.numel()
     error = torch.linalg.matrix_norm(photo - rank(k))
-    print(f"layers {k:3}: {numbers:6.1%} of the numbers, error {error / whole:.3f}")
+    print(f"pieces {k:3}: {numbers:6.1%} of the numbers, error {error / whole:.3f}")
     torch.testing.assert_close(error, (S[k:] ** 2).sum().sqrt(), rtol=1e-6, atol=1e-9)
 
 # %%
-# The last line: all layers need *more* numbers than the photograph. You save memory only if you throw something away.
+# The errors are fractions of the norm of the photograph. The last line: all pieces need *more* numbers than the photograph. You save memory
+# only if you throw something away.
 #
 # Is this function deprecated?
 # ----------------------------
 #
-# Old pages call ``torch.svd``, ``torch.symeig``, ``torch.qr``. Ask three times: how often does the documentation say "deprecated", how many
-# warnings come, and does the function run? PyTorch gives some warnings only once per program; ``set_warn_always`` asks for all.
+# Old pages call ``torch.svd``, ``torch.symeig``, ``torch.qr``. Ask three things: does the documentation say "deprecated", does a warning
+# come, and does the function run?
 
+import re
 import warnings
 
-always = torch.is_warn_always_enabled()
-torch.set_warn_always(True)
 P = torch.tensor([[2.0, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, 4.0]])
-for name in ("inverse", "norm", "svd", "chain_matmul", "symeig", "qr", "cholesky"):
+for name in ("inverse", "norm", "svd", "symeig", "qr", "cholesky"):
     function = getattr(torch, name)
-    documented = (function.__doc__ or "").count("deprecated")
+    documented = "deprecated" in (function.__doc__ or "")
     said = "runs"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             function(P)
         except RuntimeError as error:
-            said = str(error).split(". ")[0]
-    print(f"{name:<12} documented {documented}, warnings {len(caught)}, {said}")
-torch.set_warn_always(always)
+            successor = re.search(r"torch\.linalg\.\w+", str(error)).group()
+            said = f"is removed, use {successor}"
+    documents = "deprecated" if documented else "-"
+    print(f"{name:<9}docs: {documents:<11} warnings: {len(caught)}  {said}")
 
 # %%
-# ``svd`` and ``norm`` run without a word, and only the documentation calls them deprecated. The error of a removed function names its
-# successor. Mind the letters: ``torch.svd`` returned :math:`\mathbf{V}`, the new one its transpose. For a square matrix the mix-up
-# has the right shape.
+# ``svd`` and ``norm`` run without a warning, and only the documentation calls them deprecated. The message of a removed function names
+# its successor. Mind the letters: ``torch.svd`` returns :math:`\mathbf{V}`, :func:`torch.linalg.svd` its transpose. For a square matrix the
+# mix-up has the right shape and the wrong numbers:
 
 old_U, old_S, old_V = torch.svd(P)
 right = old_U @ old_S.diag() @ old_V.T
@@ -383,15 +401,16 @@ error = (S[k:] ** 2).sum().sqrt()
 # Change something
 # ----------------
 #
-# * Swap the two rows of ``A``, which is a mirror at the diagonal. Which of the printed numbers change?
-# * Take the other photograph, ``["image"][1]``. Does the flower need more layers than the temple for the same error?
+# * Swap the two rows of the ``A`` with the ellipse. Which stays: the stretches, or the product of the two determinants?
+# * Take the other photograph, ``["image"][1]``. Does the flower need more pieces than the temple for the same error?
 # * Below the line that makes ``photo``, add ``photo = torch.rand_like(photo)``. How well can noise be compressed?
 #
 # .. dropdown:: What happens
 #
-#    * The stretches stay, and so does ``Vh``. The determinant of ``U`` changes its sign: one mirror is left. The ellipse flips with it.
+#    * The stretches stay. The product of the determinants becomes negative, as the determinant of ``A`` does: one of the two is 1 now and
+#      the other -1. Which one is which depends on the signs that the library picks. The last ellipse is mirrored at the diagonal.
 #    * With few layers, yes: its error is larger at 1 and at 5. From 20 layers on it is smaller, since the blurred background is simple.
-#    * Badly. One layer catches the mean grey, then the error falls slowly; 100 layers still leave a third. Noise has no rows that resemble
+#    * Badly. One piece catches the mean grey, then the error falls slowly; 100 pieces still leave a third. Noise has no rows that resemble
 #      each other.
 #
 # Exercises
@@ -415,7 +434,8 @@ expect(guess, [tuple(result.shape) for result in (a @ b, a @ x, b.T @ x)])
 # .. exercise:: Fix a compression
 #
 #    A colleague replaced ``torch.svd`` by ``torch.linalg.svd`` and kept the rest: ``U, S, V = torch.linalg.svd(M)``, then
-#    ``(U[:, :k] * S[:k]) @ V[:, :k].T``. Square pictures come out as nonsense, and others fail. Write ``compress`` so that both work.
+#    ``(U[:, :k] * S[:k]) @ V[:, :k].T``. No error comes, and the result has the right shape, but the picture is nonsense. Write
+#    ``compress`` so that it returns the closest matrix of rank ``k``.
 
 
 def compress(M, k):
