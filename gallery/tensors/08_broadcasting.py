@@ -31,8 +31,8 @@ print(errors)
 assert (errors**2).mean() == 2.5 and errors.shape == (4, 4)
 
 # %%
-# There are sixteen errors, not four: each prediction was compared with *every* target. Here is why. ``A`` is the prediction, ``B`` the
-# target:
+# There are sixteen errors, not four: each prediction was compared with *every* target. In the drawing,
+# ``A`` is the shape of the prediction and ``B`` that of the target; the bottom row is the shape of the difference.
 
 import matplotlib.pyplot as plt
 from pytorch_course.tensors import broadcast
@@ -41,40 +41,48 @@ plt.style.use("pytorch_course.book")
 ax = broadcast(prediction.shape, target.shape).plot()
 
 # %%
-# .. caption:: The prediction is stretched along the columns, the target along the rows.
+# .. caption:: Each of the four predictions is repeated in four columns, and the row of four targets in four rows: a table of 4 by 4.
 #    :alt: Two shapes above a result. A has the sizes 4 and 1, the second hatched and stretched to 4. B has a missing axis, stretched to 4,
 #       and the size 4. The result has the sizes 4 and 4.
 #
-# No error, no warning. The mechanism is called :term:`broadcasting`, and you use it in nearly every line. First see what it can cost.
+# PyTorch gave no error and no warning. This stretching is called :term:`broadcasting`. It is useful in many places, as you will see; first
+# see what it can cost.
 #
 # What does it do to training?
 # ----------------------------
 #
 # Fifty points near a line of slope 3. Find slope and offset by walking downhill on the mean squared error, twice. The only difference is
-# the shape of the target. (:doc:`/lessons/optimization/01_autograd_graph` explains ``backward``; here it says which way is down.)
+# the shape of the target. (``backward`` says which way is down, as
+# :doc:`/lessons/optimization/01_autograd_graph` explains; the ``no_grad`` block takes the step without recording it for ``backward``, see
+# :doc:`/lessons/optimization/03_detach_and_no_grad`.)
 
 noise = 0.3 * torch.randn(50, generator=torch.Generator().manual_seed(0))
-x = torch.linspace(-1, 1, 50)[:, None]  # a column, as networks want it
-y = 3 * x[:, 0] + 1 + noise  # no column
+x = torch.linspace(-1, 1, 50)[:, None]  # a column: one row per point
+y = 3 * x[:, 0] + 1 + noise  # fifty numbers, not a column
 
 
 def fit(target):
-    """Walk downhill from a flat line; return slope, offset and the last loss."""
+    """Walk downhill from a flat line; return slope, offset and all losses."""
     w = torch.tensor(0.0, requires_grad=True)
     b = torch.tensor(0.0, requires_grad=True)
+    losses = []
     for _ in range(200):
         w.grad, b.grad = None, None
         loss = ((w * x + b - target) ** 2).mean()
         loss.backward()
+        losses.append(loss.item())
         with torch.no_grad():
             w -= 0.3 * w.grad
             b -= 0.3 * b.grad
-    return w.item(), b.item(), loss.item()
+    return w.item(), b.item(), losses
 
+
+# %%
 
 fits = {"silent bug": fit(y), "fixed": fit(y[:, None])}
-for name, (slope, offset, loss) in fits.items():
-    print(f"{name:<10} slope {abs(slope):.1f}, offset {offset:.1f}, loss {loss:.1f}")
+for name, (slope, offset, losses) in fits.items():
+    print(f"{name:<10} slope {slope:z.1f}, offset {offset:.1f}", end=", ")
+    print(f"losses {losses[0]:.2f}, {losses[100]:.2f}, {losses[-1]:.2f}")
 assert abs(fits["silent bug"][0]) < 0.02
 assert abs(fits["fixed"][0] - 3) < 0.3
 
@@ -89,31 +97,34 @@ ax.set(xlabel="x", ylabel="y")
 ax.legend()
 
 # %%
-# .. caption:: The same data, model and number of steps. The flat line was told to be near all the points at once.
+# .. caption:: The same data, model and number of steps. The flat line comes from a loss that compares each prediction with every target.
 #    :alt: Grey points rise along a straight line from lower left to upper right. The dashed line named fixed runs through them, the one
 #       named silent bug is horizontal at their mean height.
 #
-# Both losses fell and levelled off, as losses do. Why flat? The mean over all pairs can be taken apart. With :math:`\bar y` the mean of the
-# targets,
+# The losses are those of the first, a middle and the last step. Both fell and then stayed where they were, so the loss alone does not give
+# the bug away. Why is the line flat? Write :math:`\hat y^{(i)}` for the prediction of point :math:`i`, :math:`y^{(j)}` for the target of
+# point :math:`j`, :math:`m` for the number of points, :math:`\bar y` for the mean of the targets and :math:`\sigma^2` for their variance.
+# The mean over all pairs has two parts:
 #
 # .. math:: \frac{1}{m^2} \sum_{i,j} \bigl(\hat y^{(i)} - y^{(j)}\bigr)^2
 #           = \frac{1}{m} \sum_i \bigl(\hat y^{(i)} - \bar y\bigr)^2 + \sigma^2
 #
-# The first part asks every prediction to be the mean; the second is the variance of the targets, a floor that no model gets below.
+# The first part asks every prediction to be the mean; the second does not depend on the predictions, so no model gets below it. Check it
+# with predictions drawn at random:
 
-guess = torch.randn(50, 1, generator=torch.Generator().manual_seed(1))
+drawn = torch.randn(50, 1, generator=torch.Generator().manual_seed(1))
 floor = y.var(correction=0)
 torch.testing.assert_close(
-    ((guess - y) ** 2).mean(), ((guess - y.mean()) ** 2).mean() + floor
+    ((drawn - y) ** 2).mean(), ((drawn - y.mean()) ** 2).mean() + floor
 )
-print(f"floor {floor:.1f}, loss of the silent bug {fits['silent bug'][2]:.1f}")
-assert abs(fits["silent bug"][2] - floor) < 0.05
+print(f"floor {floor:.1f}, loss of the silent bug {fits['silent bug'][2][-1]:.1f}")
+assert abs(fits["silent bug"][2][-1] - floor) < 0.05
 
 # %%
 # Must the shapes match?
 # ----------------------
 #
-# Notes for beginners say that two tensors need the same shape to be added. What happens instead:
+# You may expect that two tensors need the same shape to be added. What happens instead:
 
 a = torch.tensor([[1, 2], [3, 4]])
 print("a number:    ", (a + 10).tolist())
@@ -155,7 +166,7 @@ for ax, tensor, sign in zip(axes, (column, row, total), ("+", "=", "")):
     ax.set_axis_off()
 
 # %%
-# .. caption:: The blue cells exist. The dotted ones are read again from a blue one, and nobody stores them.
+# .. caption:: The blue cells exist. The dotted ones are read again from a blue one and take no memory.
 #    :alt: Three grids of four rows and three columns. In the first, only the first column is blue: 0, 10, 20, 30, repeated in pale cells.
 #       In the second, only the first row: 0, 1, 2, repeated below. The third is all blue and holds their sum, 0 to 32.
 #
@@ -183,17 +194,28 @@ def common_shape(a, b):
     return tuple(n if m == 1 else m for m, n in zip(a, b))
 
 
-pairs = [((3, 28, 28), (3, 1, 1)), ((5, 1, 4), (3, 1)), ((6, 4), (6, 1)), ((0,), (1,))]
-for left, right in pairs:
+# %%
+
+pairs = [
+    ((3, 28, 28), (3, 1, 1)),
+    ((5, 1, 4), (3, 1)),
+    ((6, 4), (6, 1)),
+    ((6, 4), (6,)),
+]
+for left, right in pairs[:3]:
     print(left, "and", right, "give", common_shape(left, right))
     assert torch.broadcast_shapes(left, right) == common_shape(left, right)
+try:
+    torch.broadcast_shapes(*pairs[3])
+except RuntimeError as error:
+    print("(6, 4) and (6,) give", common_shape(*pairs[3]), "here, in PyTorch:")
+    print("RuntimeError:", str(error).split(":")[0])
 assert common_shape((6, 4), (6,)) is None
 
 # %%
-# Cover the bottom row of each drawing and predict it.
+# The same four pairs, drawn. In each, find the axis where one size is stretched, and in the last the axis where none can be.
 
 fig, axes = plt.subplots(2, 2, figsize=(6.4, 4.4))
-pairs[3] = (6, 4), (6,)
 for ax, shapes in zip(axes.flat, pairs):
     broadcast(*shapes).plot(ax)
 
@@ -218,8 +240,8 @@ assert tall.data_ptr() == wide.data_ptr() == points.data_ptr()
 assert gaps.nbytes == 2000 * points.nbytes
 
 # %%
-# Two thousand numbers became four million. When a line that looks harmless fills the memory, look for such a table. And an operation
-# :term:`in place` never stretches the tensor that it writes into, because there is no room:
+# Two thousand numbers became four million. When a short line runs out of memory, look for such a table. An operation :term:`in place` never
+# stretches the tensor that it writes into, because the larger result has no room there:
 
 try:
     torch.zeros(3).add_(torch.ones(2, 3))
@@ -231,7 +253,9 @@ assert torch.zeros(2, 3).add_(torch.ones(3)).sum() == 6
 # Who warns me?
 # -------------
 #
-# The usual regression losses of :mod:`torch.nn` warn. Other losses refuse. Your own arithmetic says nothing.
+# It depends on the loss. :func:`torch.nn.functional.mse_loss` warns, and so do its relatives ``l1_loss``, ``smooth_l1_loss`` and
+# ``huber_loss``. The binary cross-entropies refuse. A few others, such as ``poisson_nll_loss``, broadcast in silence, like your own
+# arithmetic.
 
 import warnings
 
@@ -239,20 +263,20 @@ from torch.nn import functional as F
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    by_hand = ((guess - y) ** 2).mean()
+    by_hand = ((drawn - y) ** 2).mean()
     before = len(caught)
-    F.mse_loss(guess, y)
+    F.mse_loss(drawn, y)
 print("warnings by hand:", before, " from mse_loss:", len(caught))
 print(str(caught[0].message).split(". ")[0])
 assert before == 0 and "broadcasting" in str(caught[0].message)
 try:
-    F.binary_cross_entropy_with_logits(guess, y.clamp(0, 1))
+    F.binary_cross_entropy_with_logits(drawn, y.clamp(0, 1))
 except ValueError as error:
     print("ValueError:", error)
+print("poisson_nll_loss:", F.poisson_nll_loss(drawn, y).shape)
 
 # %%
-# Neither does a metric that you write yourself. Here is a classifier that is right every time, and a line that you find in many
-# repositories:
+# A metric that you write yourself does not warn either. Here is a classifier that is right every time, and two ways to write its accuracy:
 
 labels = torch.tensor([1, 1, 1, 0, 1])
 predicted = labels.clone()[:, None]  # right, but a column
@@ -262,7 +286,7 @@ print(f"accuracy by mean {matches.float().mean():.0%}")
 assert matches.sum() == 17 and (predicted[:, 0] == labels).all()
 
 # %%
-# The first gives itself away. The second does not: you would go and look for a better model.
+# An accuracy above 100 % is clearly a bug. The second number looks plausible, so you might go looking for a better model.
 #
 # Why did my test pass?
 # ---------------------
@@ -287,8 +311,8 @@ for rows in (3, 4):
 # Which habits keep me safe?
 # --------------------------
 #
-# Three: keep the axis when you reduce; write the new axis where you want it, with ``[:, None]`` or :meth:`torch.Tensor.unsqueeze`; and
-# where two things must correspond one to one, say so in an assertion.
+# Keep the axis when you reduce; write the new axis where you want it, with ``[:, None]`` or :meth:`torch.Tensor.unsqueeze`; and where two
+# things must correspond one to one, say so in an assertion.
 
 
 def squared_error(prediction, target):
@@ -298,13 +322,14 @@ def squared_error(prediction, target):
 
 
 try:
-    squared_error(guess, y)
+    squared_error(drawn, y)
 except AssertionError as error:
     print("AssertionError:", error)
-torch.testing.assert_close(squared_error(guess[:, 0], y), F.mse_loss(guess, y[:, None]))
+torch.testing.assert_close(squared_error(drawn[:, 0], y), F.mse_loss(drawn, y[:, None]))
 
 # %%
-# What you do with every batch of images shows the first: bring each channel to mean 0 and standard deviation 1.
+# The first habit in use: bring each channel of a batch of images to mean 0 and standard deviation 1. With ``keepdim=True`` the means keep
+# the shape ``(1, 3, 1, 1)``, which stretches against the batch.
 
 images = torch.rand(8, 3, 28, 28, generator=torch.Generator().manual_seed(2))
 images *= torch.tensor([1.0, 2.0, 3.0])[:, None, None]  # one factor per channel
@@ -322,13 +347,14 @@ torch.testing.assert_close(normal.std(dim=(0, 2, 3)), torch.ones(3))
 #
 # Align at the right; 1 stretches, the rest must be equal. Compare shapes before you subtract what belongs together.
 
+import torch
+
 torch.manual_seed(0)
 prediction = torch.rand(6, 1)
 target = torch.rand(6)
 target = target[:, None]  # a column, like the prediction
 assert prediction.shape == target.shape
 loss = ((prediction - target) ** 2).mean()
-
 table = torch.rand(6, 4)
 shares = table / table.sum(dim=1, keepdim=True)
 differences = table[:, None] - table[None]  # every row with every row: (6, 6, 4)
@@ -340,7 +366,7 @@ images = torch.rand(6, 3, 8, 9) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
 #
 # * Let ``x`` run from 0 to 2 in the fit. The silent bug still finds slope 0. What is its offset now?
 # * Replace ``fit(y[:, None])`` by ``fit(y[None, :])``. Both are tables; which of the two lines do you get?
-# * In the last of the four drawings, change ``(6,)`` to ``(6, 1, 1)``. It fits now. Predict the result first.
+# * In ``pairs``, change ``(6,)`` to ``(6, 1, 1)`` and look at the last drawing. It fits now. Predict the result first.
 #
 # .. dropdown:: What happens
 #
