@@ -182,8 +182,8 @@ for axis in range(3):
     print(f"axis {axis} of {block.shape}: {gone.shape}, with keepdims {kept.shape}")
 
 # %%
-# Name two axes in a tuple, and both disappear. ``reshape`` lays the same numbers out in another shape; one size may be -1, and NumPy works out
-# what is left for it, here 3 · 4.
+# Name two axes in a tuple, and both disappear. ``reshape`` lays the same numbers out in another shape; one size may be -1, and NumPy works
+# out what is left for it, here 3 · 4.
 
 print("mean over axes 0 and 2:", block.mean(axis=(0, 2)).shape)
 print("reshape(2, -1):", block.reshape(2, -1).shape)
