@@ -218,8 +218,8 @@ assert joined.shape == even.shape
 (ax,) = show({"half and half": joined}, height=4.2)
 
 # %%
-# .. caption:: Right of the middle, each square of 256 pixels shows one colour, their mean. The petals are gone, but you still see that
-#    it is a flower: to hide a face, take larger blocks.
+# .. caption:: Right of the middle, each square of 256 pixels shows one colour, their mean. The petals are gone; outline and colours
+#    are still there. To hide a face, take larger blocks.
 #    :alt: The orange dahlia; its left half is a sharp photograph, its right half consists of coloured squares.
 #
 # How do I keep only the flower?
