@@ -39,7 +39,7 @@ assert abs(best["squared"] - days.mean()) < 1e-6
 assert abs(best["absolute"] - days.median()) < 1e-6
 
 # %%
-# Three answers, all correct. The squared error asks for the **mean**, the absolute error for the **median**. The loss is the question.
+# Each answer is the best one for its loss. The squared error asks for the **mean**, the absolute error for the **median**.
 #
 # What does an error cost?
 # ------------------------
@@ -73,10 +73,10 @@ right.legend()
 #    :alt: On the left, a steep parabola, a V, and a curve that is round at the bottom and straight outside. On the right, their slopes: a
 #       steep rising line, a step from minus one to one, and a line that rises through zero between minus one and one.
 #
-# At the best guess the pulls cancel. That is how one late parcel drags the mean to 25 days: it pulls as hard as it is far away. Huber's
-# loss stops it at :math:`\delta`, here 5.
+# A pull is a slope of the cost. At the best guess the pulls of all samples cancel. That is how one late parcel drags the mean to 25 days:
+# its pull grows with its distance. Huber's loss stops it at :math:`\delta`, here 5.
 
-squared = best["squared"] - days
+squared = 2 * (best["squared"] - days)  # the slope of the square
 capped = (best["Huber"] - days).clamp(-5, 5)
 print("squared", [round(pull, 2) for pull in squared.tolist()])
 print("Huber  ", [round(pull, 2) for pull in capped.tolist()])
@@ -98,16 +98,18 @@ ax.set(xlabel="probability of the true class", ylabel="cost")
 ax.legend()
 
 # %%
-# .. caption:: A mistake counts 1, however sure it was. The logarithm makes a model pay for being sure and wrong, and slopes everywhere.
+# .. caption:: With two classes, a mistake (below one half) counts 1, however sure it was. The logarithm makes a model pay for being sure
+#       and wrong, and slopes everywhere.
 #    :alt: A step falls from one to zero at a probability of one half. A curve falls from more than five near zero, ever flatter, to zero at
 #       probability one.
 #
 # The probabilities come from :term:`softmax`, and the whole is the :term:`cross-entropy`. With scores :math:`z_k` of :math:`K` classes and
-# the true class :math:`t`, the exponential of the true class cancels:
+# the true class :math:`t`, the outer logarithm undoes the exponential of the true class:
 #
 # .. math:: L = -\log \frac{e^{z_t}}{\sum_k e^{z_k}} = \log \sum_k e^{z_k} - z_t
 #
-# The form on the right also survives large scores: subtract the largest before you take exponentials, and add it again.
+# The form on the right can be made safe for large scores: subtract the largest before you take exponentials, and add it again.
+# Without that step, :math:`e^{1000}` is infinite here too.
 
 
 from torch.nn import functional as F
@@ -162,7 +164,8 @@ for name, scores in [("once", z), ("twice", z.softmax(dim=1))]:
 assert pull < 1e-8
 
 # %%
-# The last number is the worst news: a model that is sure and wrong gets no gradient. Train both ways on iris, and judge them by the same
+# So 0.55 is the floor for three classes. The last number is worse: at a score of 20 a model that is sure and wrong gets hardly any
+# gradient. A model that starts at zero is not that sure, and does learn. Train both ways on iris, and judge them by the same
 # true cross-entropy.
 
 from sklearn.datasets import load_iris
@@ -195,7 +198,7 @@ def train(twice):
 once, twice = train(twice=False), train(twice=True)
 for name, record in [("once ", once), ("twice", twice)]:
     steps = (record[:, 1] >= 0.2).sum()
-    print(f"{name}: {steps} steps to a true loss of 0.2; sees {record[-1, 0]:.2f}")
+    print(f"{name}: {steps} steps to a true loss of 0.2; last loss {record[-1, 0]:.2f}")
 assert twice[:, 0].min() > floor
 
 # %%
@@ -241,8 +244,9 @@ assert separate == 100
 # ---------------------------------------------
 #
 # One sample in twenty is positive, and the model finds few of them. Two remedies: ``pos_weight=19`` makes each positive count 19 times in
-# training; or train as usual and lower the threshold. The weight multiplies the odds by 19, so the threshold to match is
-# :math:`-\log 19`. Try both on two overlapping clouds.
+# training; or train as usual and lower the threshold. The weight multiplies the odds :math:`p/(1-p)` by 19. The score
+# :math:`z` is the logarithm of the odds, so the threshold on :math:`z` that matches moves from 0 to :math:`-\log 19`. Try both on two
+# overlapping clouds.
 
 
 def clouds(spread):
@@ -294,8 +298,8 @@ for kind, spread in spreads.items():
 fig, axes = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(6.4, 3.2))
 for ax, kind in zip(axes, spreads):
     points, y = clouds(spreads[kind])
-    ax.scatter(points[~y][:900, 0], points[~y][:900, 1], s=3, color="0.75")
-    ax.scatter(points[y][:300, 0], points[y][:300, 1], s=12, marker="x", color="C3")
+    ax.scatter(points[~y][:1900, 0], points[~y][:1900, 1], s=3, color="0.75")
+    ax.scatter(points[y][:100, 0], points[y][:100, 1], s=12, marker="x", color="C3")
     for name, theta, threshold in borders[kind]:
         w1, w2, b = theta.tolist()
         style = "-" if name == "moved" else "--"
@@ -326,7 +330,8 @@ assert found["unlike", "weighted"][1] < found["unlike", "moved"][1] + 0.005
 # What does the message want?
 # ---------------------------
 #
-# Four wrong calls and their fixes. ``words`` are two sentences of seven words, with scores for five classes.
+# Four wrong calls and their fixes. ``words`` are two sentences of seven words, with scores for five classes; ``.mT`` swaps the last two
+# axes.
 
 generator = torch.Generator().manual_seed(0)
 logits, labels = torch.randn(4, 3, generator=generator), torch.tensor([0, 2, 1, 1])
@@ -351,12 +356,14 @@ for mistake, loss, wrong, right in calls:
 
 # %%
 # "Classes last" is the treacherous one: :func:`torch.nn.functional.cross_entropy` wants the classes at position 1, also for sequences and
-# images. When a sentence has as many words as there are classes, both orders fit, and nothing is raised.
+# images. When a sentence has as many words as there are classes, both orders fit, and nothing is raised. Logits given
+# to BCE raise only when one of them lies outside 0 to 1.
 #
 # Which loss for which task?
 # --------------------------
 #
-# Classes are whole numbers, all other targets are floating. No output has passed a softmax or a sigmoid; the loss does that.
+# One class of K is a whole number (int64); yes or no, several labels and numbers are floating. No output has passed a softmax or a
+# sigmoid; the loss does that.
 #
 # .. csv-table::
 #    :header: task, loss, output, target
@@ -370,7 +377,9 @@ for mistake, loss, wrong, right in calls:
 #    class per word, CrossEntropyLoss, "(N,K,L)", "(N,L) int64"
 #    class per pixel, CrossEntropyLoss, "(N,K,H,W)", "(N,H,W) int64"
 #
-# The rest by hand and from the library:
+# The loss for counts takes the output as the logarithm of the expected count. Two more names: *label smoothing* gives a little of the
+# target's probability to every class, and the *Kullback-Leibler* divergence measures how far one distribution is from another. Once
+# more by hand and from the library:
 
 # fold: squared, absolute, Huber, label smoothing, Kullback-Leibler
 log_p, soft = logits.log_softmax(dim=1), 0.9 * F.one_hot(labels, 3) + 0.1 / 3
@@ -393,8 +402,8 @@ for name, mine, library in [
 # Take this with you
 # ------------------
 #
-# Give losses raw scores, class numbers in int64, everything else in float and of equal shape. :math:`K` classes begin near
-# :math:`\log K`; a first loss far from it is a hint.
+# Give losses raw scores, one class of K as int64, all other targets (yes or no as well) as float in the shape of the output. While all
+# scores are near 0, :math:`K` classes cost about :math:`\log K`; a first loss far from it is a hint.
 
 scores, classes = torch.zeros(8, 10), torch.arange(8)
 print(f"one of ten   {F.cross_entropy(scores, classes):.3f}")
@@ -431,7 +440,8 @@ from pytorch_course.exercises import expect
 # .. exercise:: Predict the best promise
 #
 #    A guess that is too low by one costs 9, a guess that is too high by one costs 1. The truth is one of the numbers 0 to 1000, all equally
-#    likely. Which guess is the cheapest? Think of the pulls.
+#    likely. Which guess is the cheapest? Think of the pulls: a number
+#    above your guess pulls nine times as hard as one below.
 
 ### BEGIN SOLUTION
 guess = 900
