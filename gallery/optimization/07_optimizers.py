@@ -17,8 +17,8 @@ Choose an optimiser because you know what it does: write the update rules by han
 # How do I get down a long valley?
 # --------------------------------
 #
-# You stand in fog, in a long and narrow valley. The lake is ten kilometres away along the floor, and the walls are a hundred times as steep
-# as the floor. You feel the slope under your feet, and nothing else. Walk 40 steps, each straight down the slope.
+# You stand in fog, in a long and narrow valley. The lake is ten kilometres away along the floor, and the walls curve a hundred times as
+# strongly as the floor. You feel the slope under your feet, and nothing else. Walk 40 steps, each straight down the slope.
 
 import torch
 
@@ -41,14 +41,16 @@ plain = walk(kept=0.0)
 print(f"still to go: {plain[-1].norm():.2f} km")
 
 # %%
-# Half-way. You cannot take longer steps: from a rate of 2/100 on, each step across lands higher on the opposite wall. Now be a heavy ball
+# That is only half of the way. You cannot take longer steps. A step across multiplies the height by :math:`1 - 100\,\eta`, and from a
+# rate :math:`\eta` of 2/100 on, it lands as high on the opposite wall, or higher. Now be a heavy ball
 # that keeps nine tenths of its speed from step to step; all else stays.
 
 heavy = walk(kept=0.9)
-print(f"still to go: {heavy[-1].norm():.2f} km")
+print("km to go at 24, 32, 40:", heavy[[24, 32, 40]].norm(dim=1).numpy().round(2))
 assert heavy[-1].norm() < plain[-1].norm() / 10
 
 # %%
+# The ball overshoots the lake and comes back; step 40 happens to be a good moment to stop.
 
 # fold: both walks on a map of the valley
 import matplotlib.pyplot as plt
@@ -134,7 +136,7 @@ assert agree(momentum, torch.optim.SGD, momentum=0.9) < 1e-12
 
 # %%
 # The formula hides a surprise. The velocity is a *sum*: on a steady slope it grows to :math:`g / (1 - \mu)`. At :math:`\mu = 0.9` your
-# steps become up to ten times as long, so try a smaller rate as well.
+# steps become up to ten times as long. A smaller rate can make up for that; the third edit below tries one.
 #
 # Can each direction have its own rate?
 # -------------------------------------
@@ -150,7 +152,8 @@ for kind in (torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam):
 assert abs(along - 0.1) < 1e-6 and abs(across - 0.1) < 1e-6
 
 # %%
-# SGD runs up the wall. Adam goes equally far both ways, and exactly 0.1: for it the :term:`learning rate` is a *distance*. RMSprop goes ten
+# SGD runs up the wall. Adam goes equally far both ways, in its first step by the rate itself: for it the :term:`learning rate` is
+# about a *distance*. RMSprop goes ten
 # times as far; the formulas say why.
 #
 # RMSprop :cite:p:`tieleman2012` divides by the root of a running mean of :math:`g^2`. Adam :cite:p:`kingma2015` averages the gradient,
@@ -203,7 +206,8 @@ for kind in (torch.optim.Adam, torch.optim.AdamW):
 assert abs(shrink(torch.optim.Adam, 0.05) - shrink(torch.optim.Adam, 5)) < 0.001
 
 # %%
-# What happens: Adam walks at one speed, whatever you ask for. It *divides* the pull by its size, like every gradient, and that cancels
+# What happens: Adam comes out at the same place with both strengths. It *divides* the pull by its size, like every gradient, and that
+# cancels
 # :math:`\lambda`. The fix is AdamW, whose :term:`weight decay` is a factor of its own. (For SGD the two are the same.)
 
 
@@ -220,7 +224,8 @@ assert agree(adamw, torch.optim.AdamW, weight_decay=0.5) < 1e-12
 # Walk from 3 to 2, and the slope falls from 12 to 8. So it falls by 4 per unit, and the bottom is 8/4 = 2 units ahead: two slopes have told
 # you the curvature. L-BFGS :cite:p:`liu1989` does this in many dimensions, from its steps :math:`s_i` and the changes :math:`y_i` of the
 # gradient, with :math:`\rho_i = 1/(s_i \cdot y_i)`. Start from :math:`q = -g`, and go over the pairs from the newest to the oldest, then
-# back:
+# back. :math:`q` becomes the step, and :math:`\alpha_i` remembers how much of pair :math:`i` was taken out, for the way back. The very
+# first step, without pairs, follows the gradient and is kept short:
 #
 # .. math:: \alpha_i = \rho_i\, s_i \cdot q, \;\; q \leftarrow q - \alpha_i y_i; \qquad q \leftarrow \frac{s \cdot y}{y \cdot y}\, q; \qquad
 #    q \leftarrow q + (\alpha_i - \rho_i\, y_i \cdot q)\, s_i
@@ -254,9 +259,9 @@ assert agree(lbfgs, torch.optim.LBFGS, max_iter=1) < 1e-10
 # ----------------------------------
 #
 # All these rules treat a weight matrix as a bag of numbers. But the gradient of a matrix often lives in a few directions, and those alone
-# decide the step. Muon :cite:p:`jordan2024` makes all singular values about equal: for
+# decide the step. Muon :cite:p:`jordan2024` brings the singular values closer together: for
 # :math:`\mathbf{G} = \mathbf{U}\mathbf{S}\mathbf{V}^\top` it steps nearly along :math:`\mathbf{U}\mathbf{V}^\top`. Five rounds of matrix
-# products do it:
+# products do it, with three fixed numbers *a*, *b*, *c* (in the code) that its author chose to lift small values fast:
 #
 # .. math:: \mathbf{X} \leftarrow a\mathbf{X} + (b\,\mathbf{X}\mathbf{X}^\top + c\,(\mathbf{X}\mathbf{X}^\top)^2)\,\mathbf{X}
 
@@ -294,7 +299,8 @@ assert before[0] / before[2] > 3 > 2 > after.max() / after.min()
 # Who gets down a bent valley?
 # ----------------------------
 #
-# Rosenbrock's function is a valley with a bend. Race our own rules, 100 gradients each, at the best of eight rates.
+# Rosenbrock's function is a valley with a bend. Race our own rules, 100 gradients each, at the best of eight rates. The place
+# is a matrix of one row here, with one singular value, so Muon is only momentum with steps of about equal length.
 
 
 def rosenbrock(x, y):
@@ -339,13 +345,14 @@ for ax, (rule, path) in zip(axes.flat, paths.items()):
 #       the map; adam and muon come near the star, lbfgs ends on it.
 #
 # SGD's rate must suit the steep walls, and on the flat floor its steps are nothing. Momentum adds them up; RMSprop, Adam and Muon make them
-# longer. L-BFGS learns the bend.
+# longer; RMSprop's first steps even leave the map. L-BFGS learns the bend.
 #
 # And on a real network?
 # ----------------------
 #
 # A small network, 600 digits, 50 gradients for each of torch's classes: first of *all* images, then of :term:`mini-batches <mini-batch>` of
-# 100. The network has no biases, so that Muon may take all of it. The rates are the best of seven on mini-batches, seed 0.
+# 100. The network has no biases, so that Muon may take all of it. The rates are the best of seven on mini-batches, seed 0,
+# and serve both races; on all images other rates may be better.
 
 from pytorch_course.datasets import digits
 from torch.nn import functional as F
@@ -413,20 +420,22 @@ noisy = race(size=100)
 assert noisy["Muon"][0] < noisy["Adam"][0] < noisy["L-BFGS"][0]
 
 # %%
-# L-BFGS falls behind. It reads the curvature from the difference of two gradients, and two batches differ anyway.
+# L-BFGS loses its lead: Adam, RMSprop and Muon pass it. It reads the curvature from the difference of two gradients, and two batches
+# differ anyway.
 #
 # .. admonition:: From practice
 #
 #    A rate tuned on one seed is partly luck. Momentum's rate won on seed 0 and does badly on fresh seeds (third edit below).
 #
 # Memory differs too. SGD keeps nothing, momentum and Muon one number beside each parameter, Adam two, and L-BFGS two *for each remembered
-# step*. A sound start is AdamW with its default rate; SGD with momentum if you can afford to tune it; L-BFGS for small problems with exact
-# gradients. What the rate should do *during* training is :doc:`the next lesson </lessons/optimization/08_learning_rates>`.
+# step*. On this page Muon won the mini-batches and L-BFGS the exact gradients. Common practice starts with AdamW: it takes every parameter,
+# biases too, which Muon refuses, and the length of its steps hardly depends on the size of the gradients. Tune its rate all the same. What
+# the rate should do *during* training is :doc:`the next lesson </lessons/optimization/08_learning_rates>`.
 #
 # Take this with you
 # ------------------
 #
-# Start with AdamW. A step with a closure works for every optimiser, and L-BFGS needs one.
+# AdamW is the usual start; tune its rate. A step with a closure works for every optimiser, and L-BFGS needs one.
 
 model = nn.Linear(8, 1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
@@ -466,7 +475,7 @@ from pytorch_course.exercises import expect
 # .. exercise:: Predict a frozen parameter
 #
 #    You freeze a parameter of 1 by setting its gradient to zero, and SGD takes one step with ``lr=0.1`` and ``weight_decay=0.1``. What is
-#    the parameter now? And what if its gradient is None instead?
+#    the parameter now? And what if its gradient is None, so that the optimiser skips it? Give a list of the two numbers.
 
 ### BEGIN SOLUTION
 guess = [0.99, 1.0]
