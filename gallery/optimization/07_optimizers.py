@@ -352,7 +352,7 @@ for ax, (rule, path) in zip(axes.flat, paths.items()):
 #
 # A small network, 600 digits, 50 gradients for each of torch's classes: first of *all* images, then of :term:`mini-batches <mini-batch>` of
 # 100. The network has no biases, so that Muon may take all of it. The rates are the best of seven on mini-batches, seed 0,
-# and serve both races; on all images other rates may be better.
+# and serve both races; on all images other rates can be better (for Muon, 0.3).
 
 from pytorch_course.datasets import digits
 from torch.nn import functional as F
@@ -414,7 +414,8 @@ assert exact["L-BFGS"][0] < min(exact["momentum"][0], exact["Adam"][0]) / 2
 assert abs(exact["L-BFGS"][1] - exact["momentum"][1]) < 0.02
 
 # %%
-# With exact gradients L-BFGS has the lowest loss. On *new* images that buys nothing: momentum and Adam are as good. Now the mini-batches:
+# At these rates L-BFGS has the lowest loss with exact gradients. On *new* images that buys nothing: momentum and Adam are as good.
+# Now the mini-batches:
 
 noisy = race(size=100)
 assert noisy["Muon"][0] < noisy["Adam"][0] < noisy["L-BFGS"][0]
