@@ -2,7 +2,7 @@ r"""
 NumPy against PyTorch: speed
 ============================
 
-Port an old NumPy program to PyTorch, measure which step paid, and say what threads and a GPU can change.
+Port a slow Python program to NumPy and to PyTorch, measure which step made it faster, and learn how to time threads and a GPU.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays tensors/03_tensor_creation tensors/08_broadcasting
@@ -17,8 +17,9 @@ Port an old NumPy program to PyTorch, measure which step paid, and say what thre
 # Is it worth rewriting?
 # ----------------------
 #
-# An old program of yours reduces a photograph to six colours, in Python loops. You have an evening. Will NumPy make it fast, or do you need
-# PyTorch, or a GPU? Take a photograph with one pixel in 256, and six of its pixels as first colours:
+# An old program of yours reduces a photograph to six colours, in Python loops. You have an evening to make it faster. Is NumPy enough, or
+# do you need PyTorch, or a GPU? (The page runs on any machine: without a GPU it shows how to time one, not how fast it is.) Take a
+# photograph with one pixel in 256, and six of its pixels as first colours:
 
 from pytorch_course.datasets import photographs
 
@@ -65,8 +66,8 @@ print(f"measured: one line {1000 * (end - middle):8.2f} ms")
 assert np.array_equal(by_loops, by_line)
 
 # %%
-# The same answers, and a factor that needs no statistics. The line is :term:`broadcasting`. For every pixel :math:`i` it finds the colour
-# :math:`k` with the smallest
+# The answers are the same, and the difference is so large that one run of each is enough to see it. The line uses :term:`broadcasting`: for
+# every pixel :math:`i` it finds the colour :math:`k` with the smallest
 #
 # .. math:: d_{ik} = \sum_{c} (p_{ic} - q_{kc})^2
 #
@@ -100,7 +101,7 @@ np.testing.assert_allclose(vectorised, old)
 np.testing.assert_allclose(ported.numpy(), old)
 
 # %%
-# One palette, three programs. This is what it makes of the photograph:
+# Three programs found one palette. This is what it makes of the photograph:
 
 owner = nearest(photo.reshape(-1, 3), vectorised)
 poster = vectorised[owner].reshape(photo.shape)
@@ -125,7 +126,7 @@ for ax, image, name in zip(axes, (photo, poster), ("photograph", "six colours"))
 # Can I trust one run of a stopwatch?
 # -----------------------------------
 #
-# Not when factors are smaller. Run the line twenty times and look at the spread.
+# Not when the difference is small. Run the line twenty times and look at the spread.
 
 runs = []
 for _ in range(20):
@@ -135,15 +136,14 @@ for _ in range(20):
 print(f"measured: first {runs[0]:.2f}, min {min(runs):.2f}, max {max(runs):.2f} ms")
 
 # %%
-# The first run may pay for cold caches, and any run for whatever else the machine does. So warm up, repeat, and take the **median**.
-# :class:`torch.utils.benchmark.Timer` does that. It also fixes the number of threads (one, unless you say otherwise) and waits for a GPU
-# before it reads the clock.
+# The first run may be slower because its data are not yet in the processor's cache (a small, fast memory), and any run may be slowed by
+# other programs. So warm up, repeat, and take the **median**. :class:`torch.utils.benchmark.Timer` does that. It also fixes the number of
+# threads (one, unless you say otherwise) and waits for a GPU before it reads the clock. (The two lines on logging silence a note that this
+# import writes on machines with a CUDA compiler and no GPU.)
 
 import logging
 
-logging.disable(
-    logging.WARNING
-)  # with a CUDA compiler and no GPU, the import logs that
+logging.disable(logging.WARNING)
 from torch.utils import benchmark
 
 logging.disable(logging.NOTSET)
@@ -154,6 +154,10 @@ print(f"measured: median {1000 * result.median:.2f} ms")
 print(f"measured: middle half of the runs within {1000 * result.iqr:.2f} ms")
 assert np.isclose(result.median, np.median(result.times))
 assert result.task_spec.num_threads == 1
+
+# %%
+# The median need not lie inside the spread of the twenty runs: it was taken a moment later, and on a busy machine the load changes. Compare
+# only numbers measured close together, and repeat when they matter. This function does it for any code:
 
 
 def seconds(code, threads=1, **names):
@@ -188,7 +192,9 @@ assert np.array_equal(nearest_by_product(pixels, palette), by_loops)
 # Which step paid?
 # ----------------
 #
-# Compare like with like: the same answers, the number of threads stated, the same dtype unless the dtype is the question.
+# Compare like with like: the same answers, and the same dtype and number of threads unless these are the question. The loops are timed on
+# ``pixels``, the other six on sixteen times as many (``many``), so the table shows the time per pixel. (``Timer`` sets
+# PyTorch's threads. NumPy's matrix product has threads of its own, set by ``OMP_NUM_THREADS`` before Python starts.)
 
 many = photo[::4, ::4].reshape(-1, 3)
 x, y = torch.from_numpy(many), torch.from_numpy(palette)
@@ -223,18 +229,20 @@ ax.margins(x=0.2)
 ax.invert_yaxis()
 
 # %%
-# .. caption:: Seven ways, as measured when this page was built. The axis is logarithmic. The great step is the one away from the loops.
+# .. caption:: Seven ways, as measured when this page was built. The axis is logarithmic. The largest step is the one away from the loops.
 #    :alt: Seven dots on a logarithmic axis, one below the other. The dot of the loops lies far to the right; those of one line and of the
 #       product, in NumPy and in PyTorch, lie far to its left.
 #
-# So the evening pays in NumPy already. PyTorch pays later: for gradients, for layers, and for a GPU.
+# Look for two surprises in your own table. PyTorch is not faster than NumPy by itself: compare the rows of the same formula, where
+# either may be ahead. And a second thread does not have to help; on a busy machine it can make things much slower. NumPy alone already made
+# the old program fast. The reasons for PyTorch are others: gradients, layers, and GPUs.
 #
 # What can a second thread change?
 # --------------------------------
 #
-# Count the bytes. Adding two ``float32`` arrays reads eight bytes and writes four for *one* addition. All cores share one road to memory,
-# so a second core may find it full. A matrix product of side :math:`n` does :math:`2n^3` operations on :math:`3n^2` numbers. The ratio is
-# the **arithmetic intensity**:
+# Count the bytes. Adding two ``float32`` arrays reads eight bytes and writes four for *one* addition. All cores share one connection to
+# memory, so a second core may gain little. A matrix product of side :math:`n` does :math:`2n^3` operations on :math:`3n^2` numbers. The
+# ratio is the **arithmetic intensity**:
 #
 # .. math:: I = \frac{\text{operations}}{\text{bytes moved}}, \qquad I_{\text{add}} = \frac{1}{12}, \qquad
 #    I_{\text{product}} = \frac{2n^3}{4 \cdot 3n^2} = \frac{n}{6}
@@ -253,12 +261,15 @@ for threads in (1, 2):
     rate[threads] = add, product
     print(f"measured: threads {threads}, add     {add / 1e9:7.2f} Gop/s")
     print(f"measured: threads {threads}, product {product / 1e9:7.2f} Gop/s")
+gains = [two / one for one, two in zip(rate[1], rate[2])]
+print(f"measured: two threads / one, add {gains[0]:.2f}, product {gains[1]:.2f}")
 assert rate[1][1] > 2 * rate[1][0]
 
 # %%
-# Gop/s are billions of operations per second. One core does several times as many in the product as in the sum, because each number that
-# it fetches is used :math:`n` times. For work of low intensity, save bytes before you add cores: ``float32`` for ``float64``, one pass for
-# two, the product for the large array.
+# Gop/s are billions of operations per second. With one thread, the product does several times as many as the sum, because each number that
+# it fetches is used :math:`n` times. The last line says what the second thread changed: with two free cores, expect a ratio near 2 for the
+# product and less for the sum; a ratio below 1 means that the second thread cost time. For work of low intensity, first move fewer bytes:
+# ``float32`` instead of ``float64``, one pass instead of two, the product instead of the large array.
 #
 # .. admonition:: From practice
 #
@@ -268,7 +279,7 @@ assert rate[1][1] > 2 * rate[1][0]
 # When is a library slow?
 # -----------------------
 #
-# When you ask it for little. A call has a price before the first number is touched: Python, dtype checks, the choice of a kernel. The time
+# When each call does little. A call has a price before the first number is touched: Python, dtype checks, the choice of a kernel. The time
 # per number is the price of the call, shared by the numbers, plus a floor:
 #
 # .. math:: \frac{t(n)}{n} = \frac{t_{\text{call}}}{n} + t_{\text{number}}
@@ -298,8 +309,8 @@ ax.legend()
 
 # %%
 # .. caption:: Price per number of an addition. It falls with the size, because the price of the call is shared by more numbers, and then
-#       levels out.
-#    :alt: Two falling lines on logarithmic axes, from hundreds or thousands of nanoseconds for one number to about one or less for a
+#       levels out. It may rise again at the right, where the arrays no longer fit into the cache.
+#    :alt: Two falling lines on logarithmic axes, from hundreds or thousands of nanoseconds for one number to a few or less for a
 #       million.
 #
 # So a loop over small tensors is slow in both libraries. Make the arrays large, not the loop.
@@ -343,28 +354,31 @@ def milliseconds(work):
 
 
 # %%
-# Three measurements: the first call, which also loads what the device needs; a later one; and one that pays for the way there and back.
+# Three measurements: the first call, which also loads what the device needs; a later one; and one that also copies the pixels to the device
+# and the answer back.
 
 x_there, y_there = x.to(device), y.to(device)
 works = {
     "first call": lambda: nearest(x_there, y_there),
     "second call": lambda: nearest(x_there, y_there),
-    "with the copies": lambda: nearest(x.to(device), y.to(device)).cpu(),
+    "with copying": lambda: nearest(x.to(device), y.to(device)).cpu(),
 }
 for name, work in works.items():
     back, ready = milliseconds(work)
-    print(f"measured: {name:<16} call back {back:7.2f} ms, result {ready:7.2f} ms")
+    print(f"measured: {name:<16} returned {back:7.2f} ms, result {ready:7.2f} ms")
 assert nearest(x_there, y_there).cpu().tolist() == nearest(many, palette).tolist()
 assert x.to("cpu") is x  # it was there already
 
 # %%
-# Without a GPU both columns say the same, since a CPU call comes back with its result.
+# Without a GPU both columns say the same, since a CPU call returns with its result, and nothing is copied. With a GPU, compare the last two
+# rows: they tell whether the copies cost more than the work.
 #
 # Take this with you
 # ------------------
 #
 # Vectorise first, keep the old answer as a test, measure with ``Timer``, and move data to the device once.
 
+import torch
 from torch.utils import benchmark
 
 has_gpu = torch.accelerator.is_available()
@@ -399,7 +413,8 @@ from pytorch_course.exercises import expect
 # .. exercise:: Predict an intensity
 #
 #    A matrix of 1000 rows and 1000 columns times a vector, in ``float32``: each of its million numbers takes part in one multiplication and
-#    one addition. How many operations is that per byte, to one decimal? Would a second core help as much as in the product of two matrices?
+#    one addition. How many operations is that per byte, to one decimal?
+#    Compare it with the two numbers that the lesson printed: is it nearer to the sum or to the product?
 
 ### BEGIN SOLUTION
 guess = 0.5
