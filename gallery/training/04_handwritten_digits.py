@@ -51,7 +51,7 @@ assert images.shape[1] == 1 and images.min() == 0 and images.max() == 1
 
 # %%
 # How well does a simple rule do?
-# -------------------------
+# -------------------------------
 #
 # Two simple rules, before any network. The first always says the most frequent digit. The second averages the images of each class
 # and gives a new image the label of the nearest average.
