@@ -1,7 +1,4 @@
-"""Batches whose order and augmentation follow from (seed, epoch, index), never from what happened before.
-
-So the same batches come back after a kill or a ``break``, with any number of workers and on any number of processes.
-"""
+"""Batches whose order and augmentation follow from (seed, epoch, index), never from what happened before."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
 
 import torch
 
@@ -136,7 +137,8 @@ def _locate(name: str, file: str, download: bool) -> Path:
         # Checked beside its place, then renamed: a broken download leaves nothing behind.
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             path = Path(scratch, file)
-            torch.hub.download_url_to_file(source.url + file, f"{path}")
+            with urlopen(source.url + file, timeout=60) as answer:
+                path.write_bytes(b"".join(iter(lambda: answer.read(2**20), b"")))
             _check(path, source, f"what came from {source.url + file}", "Nothing was kept. Try again later.")
             path.replace(target)
     except OSError as error:
