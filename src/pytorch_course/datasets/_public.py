@@ -142,6 +142,7 @@ def _locate(name: str, file: str, download: bool) -> Path:
             _check(path, source, f"what came from {source.url + file}", "Nothing was kept. Try again later.")
             path.replace(target)
     except OSError as error:
+        getattr(error, "close", lambda: None)()  # the connection, where a server refused
         raise DatasetError(f"cannot fetch {source.url + file} into {target.parent}: {error}") from error
     return target
 
