@@ -7,11 +7,11 @@ import pytest
 
 # file, what it says, what it says when broken, a lesson that must notice
 MUTANTS = {
-    "stretching": (
+    "sharing": (
         "tensors.py",
-        "tuple(size[0] if size else 1",
-        "tuple(size[0] if size else 2",
-        "tensors/08_broadcasting",
+        "first.data_ptr() == second.data_ptr()",
+        "first.data_ptr() != second.data_ptr()",
+        "tensors/07_views_and_storage",
     ),
     "channels": ("datasets/_bundled.py", ".permute(0, 3, 1, 2)", ".permute(0, 3, 2, 1)", "tensors/02_numpy_on_a_photo"),
     "nodes": ("autograd.py", "if function not in children:", "if len(children) < 3:", "optimization/01_autograd_graph"),
