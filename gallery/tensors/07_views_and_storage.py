@@ -75,6 +75,7 @@ print(t.dtype, t.device, t.untyped_storage().nbytes(), "bytes")
 from pytorch_course.tensors import layout
 
 ax = layout(t).plot()
+assert layout(t).address(2, 1) == 5
 
 # %%
 # .. caption:: The transposed matrix above the storage it shares with ``m``. Each element names its cell, each cell its element.

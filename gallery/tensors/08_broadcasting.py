@@ -211,6 +211,7 @@ except RuntimeError as error:
     print("(6, 4) and (6,) give", common_shape(*pairs[3]), "here, in PyTorch:")
     print("RuntimeError:", str(error).split(":")[0])
 assert common_shape((6, 4), (6,)) is None
+assert broadcast((1, 4), 4).result == common_shape((1, 4), (4,)) == (1, 4)
 
 # %%
 # The same four pairs, drawn. In each, find the axis where one size is stretched, and in the last the axis where none can be.

@@ -7,6 +7,13 @@ import pytest
 
 # file, what it says, what it says when broken, a lesson that must notice
 MUTANTS = {
+    "addresses": ("tensors.py", "at % size * stride", "at % size + stride", "tensors/07_views_and_storage"),
+    "stretching": (
+        "tensors.py",
+        "tuple(size[0] if size else 1",
+        "tuple(size[0] if size else 2",
+        "tensors/08_broadcasting",
+    ),
     "sharing": (
         "tensors.py",
         "first.data_ptr() == second.data_ptr()",
