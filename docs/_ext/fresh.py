@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pages
 import sources
 from course import CourseError, read_course
 from jupyter_cache import get_cache
-from sphinx.errors import ConfigError
 from sphinx.util import logging
 
 GENERATED = ("genindex", "py-modindex", "search", "404")
@@ -56,19 +56,20 @@ def begin_again(app):
 
 
 def read(app, config):
-    """Read the course from the gallery; what does not follow the order stops the build."""
+    """Read the course from the gallery; what does not follow the order ends the build, in words meant for its author."""
     root = Path(app.srcdir).parent
     try:
         app.course = read_course(root / "gallery", config.book_parts)
     except CourseError as error:
-        raise ConfigError(str(error)) from None
+        sys.exit(str(error))
     app.lessons = [lesson for part in app.course for lesson in part.lessons]
     app.environment = sources.environment(config)
     app.chapters = sources.chapters(Path(app.srcdir))
     names = [lesson.id for lesson in app.lessons] + sorted(app.chapters)
-    unknown = [only for only in config.book_only if not any(name.startswith(only) for name in names)]
-    if unknown:
-        raise ConfigError(f"no lesson or chapter begins with {', '.join(unknown)}; there are: {', '.join(names)}")
+    for only in config.book_only:
+        if not any(name.startswith(only) for name in names):
+            near = [name for name in names if name.startswith(only.partition("/")[0])] or names
+            sys.exit(f"no lesson or chapter begins with {only}; there are {', '.join(near)}")
     only = tuple(config.book_only) or ("",)
     app.picked = [lesson for lesson in app.lessons if lesson.id.startswith(only)]
 

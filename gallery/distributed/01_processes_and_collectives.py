@@ -7,6 +7,7 @@ Start several processes, let them exchange tensors, and name the collective oper
 .. lesson::
    :needs: tensors/07_views_and_storage
    :data: none
+   :alone:
 """
 
 # %%

@@ -7,6 +7,7 @@ Write eight update rules as eight short functions, show step by step that torch.
 .. lesson::
    :needs: optimization/04_gradient_descent optimization/06_loss_functions
    :data: scikit-learn's handwritten digits
+   :alone:
 """
 
 # %%

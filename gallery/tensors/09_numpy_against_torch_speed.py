@@ -7,6 +7,7 @@ Measure the same work in NumPy and in PyTorch, port an old program step by step,
 .. lesson::
    :needs: tensors/01_numpy_arrays tensors/03_tensor_creation tensors/08_broadcasting
    :data: a photograph that comes with scikit-learn
+   :alone:
 """
 
 # %%

@@ -194,9 +194,17 @@ def test_one_lesson_picked(built):
 def test_unknown_name_picked(built):
     """A name that no lesson has is refused with the names that there are."""
     done = built.build(BOOK_ONLY="one/77")
-    assert done.returncode != 0
-    assert "one/77" in done.stderr
-    assert "one/01_uses" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("no lesson or chapter begins with one/77; there are one/01_uses, ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_lesson_that_is_no_python(site):
+    """A syntax error is told in one line, with the file and its line."""
+    site.lesson("01_a", "x = (1,")
+    done = site.build()
+    assert done.returncode == 1
+    assert done.stderr == f"{site.root}/gallery/one/01_a.py, line 15: '(' was never closed: x = (1,\n"
 
 
 def test_a_moved_book(built):
