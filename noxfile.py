@@ -53,7 +53,7 @@ def build(session, only):
         done = session.run(
             *("python", "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-n", "-q"),
             *("-d", BUILD / "doctrees", ROOT / "docs", HTML),
-            env={"BOOK_ONLY": only, "OMP_NUM_THREADS": "1"},
+            env={"BOOK_ONLY": only},
         )
     except nox.command.CommandFailed:
         if shutil.disk_usage(ROOT).free < FULL_DISK_BYTES:

@@ -100,12 +100,13 @@ def forget_stale_lessons(app):
 
 
 def _is_stale(app, lesson, root):
-    made = pages.read_record(app, lesson)
-    if not made or made["problems"] or not Path(app.srcdir, f"{lesson.docname}.rst").exists():
+    made = pages.read_record(app, lesson) or {}
+    if made.get("environment") != app.environment or made["problems"]:
         return True
-    now = {"environment": app.environment, "code": sources.code_of_lesson(sources.cells(lesson.path))}
-    now |= {"text": sources.file(lesson.path)} if made["shows_lines"] else {}
-    return any(made[name] != value for name, value in now.items()) or not sources.is_current(made, root)
+    page = Path(app.srcdir, f"{lesson.docname}.rst")
+    moved = made["shows_lines"] and made["text"] != sources.file(lesson.path)
+    code = sources.code_of_lesson(sources.cells(lesson.path))
+    return moved or made["code"] != code or not page.exists() or not sources.is_current(made, root)
 
 
 def forget_stale_chapters(app):

@@ -52,6 +52,7 @@ def setup(app):
     kinds = build / "kinds"
     kinds.mkdir(exist_ok=True)
     os.environ |= {
+        "OMP_NUM_THREADS": "1",  # before any library is loaded
         "IPYTHONDIR": str(profile.parent),
         "BOOK_KINDS": str(kinds),
         "BOOK_GUARD": "network",

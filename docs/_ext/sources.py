@@ -16,7 +16,7 @@ from pathlib import Path
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 HERE = Path(__file__).parent
-RUNNERS = ("harness.py", "runner.py", "guard/kinds.py", "guard/sitecustomize.py")  # what shapes an output
+RUNNERS = (Path(__file__), *(HERE / f"{name}.py" for name in ("harness", "runner", "pages")), *HERE.glob("guard/*.py"))
 ELSEWHERE = ("examples_dirs", "gallery_dirs", "backreferences_dir", "titles")  # settings that shape none
 
 
@@ -33,7 +33,7 @@ def environment(config):
     packages = sorted({f"{package.name} {package.version}" for package in distributions()})
     settings = {name: value for name, value in config.sphinx_gallery_conf.items() if name not in ELSEWHERE}
     settings = json.dumps(settings, sort_keys=True, default=str)
-    machinery = [(HERE / name).read_bytes() for name in RUNNERS]
+    machinery = [path.read_bytes() for path in sorted(RUNNERS)]
     return digest(platform.python_version(), *packages, settings, *machinery)
 
 

@@ -29,6 +29,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = os.path.join(os.path.dirname(__file__), "_build", "chapters")
 nb_execution_raise_on_error = True
 html_theme = "basic"
+html_copy_source = False
 """
 
 PYPROJECT = """
