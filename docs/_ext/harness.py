@@ -210,12 +210,11 @@ def _made(target, blocks):
         outputs.append(part)
     page.chmod(0o644)
     page.write_text(pages.joined(head, parts, foot, outputs), encoding="utf-8")
-    names = target.with_suffix(".codeobj.json")
     return {
         "text": sources.file(target),
         "outputs": outputs,
         "shows_lines": any(target.name in output for output in outputs),
-        "names": json.loads(names.read_text(encoding="utf-8")) if names.exists() else {},
+        "names": pages.write_names(target.with_suffix(".codeobj.json")),
     }
 
 

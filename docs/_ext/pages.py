@@ -69,9 +69,7 @@ def put_outputs(app):
         parts = pieces(page.read_text(encoding="utf-8"), sources.cells(lesson.path))
         page.chmod(0o644)  # Sphinx-Gallery warns writers off
         page.write_text(joined(*parts, record["outputs"]), encoding="utf-8")
-        names = page.with_suffix(".codeobj.json")
-        mentioned = json.loads(names.read_text(encoding="utf-8")) if names.exists() else {}
-        names.write_text(json.dumps(with_mentions(record["names"], mentioned)), encoding="utf-8")
+        write_names(page.with_suffix(".codeobj.json"), record["names"])
         write(page.with_suffix(".record.json"), record | {"text": sources.file(lesson.path)})
 
 
@@ -88,10 +86,17 @@ def joined(head, parts, foot, outputs):
     return head + "".join(next(outputs) if block.type == "code" else part for block, part in parts) + foot
 
 
-def with_mentions(used, mentioned):
-    """Return the names that the code used when it ran, and those that the text mentions now."""
+def write_names(path, used=None):
+    """Put together, always in the same way, the names that the code used when it ran and those that the text mentions.
+
+    Return the first, which are taken from the file itself when it is of a run.
+    """
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    used = found if used is None else used
     names = {}
-    for found, explicit in ((used, False), (mentioned, True)):
-        for written, items in found.items():
+    for source, explicit in ((used, False), (found, True)):
+        for written, items in source.items():
             names.setdefault(written, []).extend(item for item in items if item["is_explicit"] == explicit)
-    return {written: items for written, items in names.items() if items}
+    names = {written: items for written, items in names.items() if items}
+    path.write_text(json.dumps(names, indent=1, sort_keys=True), encoding="utf-8")
+    return used
