@@ -94,6 +94,14 @@ def lessons(session):
 
 
 @nox.session
+def lowest(session):
+    """Run package tests and lessons on the oldest versions that pyproject.toml allows (weekly in the workflow)."""
+    session.install("--resolution", "lowest-direct", "-e", ".[lessons]")
+    session.install("-e", ".[tests]")  # the newest tools, and what is installed already stays
+    session.run("pytest", "tests/package", "tests/lessons", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def site(session):
     """Check the built book in headless Chromium: accessibility, links, search, requests."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -13,11 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pytorch_course.datasets.dates import dates
-from pytorch_course.datasets.glyphs import glyphs
-from pytorch_course.datasets.pages import page, pages
-from pytorch_course.datasets.shapes import shapes
-from pytorch_course.datasets.text import docstrings
+from pytorch_course.datasets import dates, docstrings, glyphs, page, pages, shapes
 
 ROUNDS = 5
 LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -27,10 +27,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pytorch_course.train import TrainState, train
+from pytorch_course.state import TrainState
+from pytorch_course.train import train
 
 STEPS, BATCH_SIZE = 100, 64
-loss_fn = nn.CrossEntropyLoss()
+cross_entropy = nn.CrossEntropyLoss()
 
 
 class Clock:
@@ -67,7 +68,7 @@ def by_hand():
     model, optimizer, batches = ingredients()
     model.train()
     for x, y in batches:
-        loss = loss_fn(model(x), y)
+        loss = cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -78,6 +79,11 @@ def by_hand():
 def ours():
     """Use the generator of the book."""
     model, optimizer, batches = ingredients()
+
+    def loss_fn(model, batch):
+        x, y = batch
+        return cross_entropy(model(x), y)
+
     for step in train(TrainState(model, optimizer), batches, loss_fn, epochs=1):
         last = step.loss
     return batches.step(), last
@@ -91,7 +97,7 @@ def ignite():
 
     def update(_, batch):
         x, y = batch
-        loss = loss_fn(model(x), y)
+        loss = cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -112,7 +118,7 @@ def accelerate():
     model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     for x, y in batches:
-        loss = loss_fn(model(x), y)
+        loss = cross_entropy(model(x), y)
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -133,7 +139,7 @@ def lightning():
 
         def training_step(self, batch, _):
             x, y = batch
-            loss = loss_fn(self.model(x), y)
+            loss = cross_entropy(self.model(x), y)
             self.last = loss.detach()
             return loss
 

@@ -29,7 +29,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
 
-from pytorch_course.data import Order, loader
+from pytorch_course.data import EpochSampler, loader
 
 MEAN, SPREAD = 0.1307, 0.3081
 
@@ -61,10 +61,10 @@ def ways(n, batch_size):
     tensors = TensorDataset(v2.Compose(normalised())(images[:, None]), labels)
     pictures = Pictures(images, labels)
     return {
-        "resident": loader(tensors, batch_size),
-        "resident, again": loader(tensors, batch_size),
-        "one by one": DataLoader(tensors, batch_sampler=Order(n, batch_size)),
-        "PIL": DataLoader(pictures, batch_sampler=Order(n, batch_size)),
+        "resident": loader(tensors, batch_size, seed=0),
+        "resident, again": loader(tensors, batch_size, seed=0),
+        "one by one": DataLoader(tensors, batch_sampler=EpochSampler(n, batch_size, seed=0)),
+        "PIL": DataLoader(pictures, batch_sampler=EpochSampler(n, batch_size, seed=0)),
     }
 
 

@@ -63,7 +63,7 @@ class CodeLinks(SphinxPostTransform):
             starts.append(first)
             code += source + "\n"
             first = code.count("\n") + 1
-        kinds = self.kinds([source for _, source in blocks])
+        kinds = self.kinds(blocks)
         links = self.links(code, list(zip(starts, kinds, strict=True))) if blocks else {}
         for (node, _), start in zip(blocks, starts, strict=True):
             language = node.get("language", "pycon")
@@ -80,14 +80,22 @@ class CodeLinks(SphinxPostTransform):
                 found[line, start] = end, addnodes.pending_xref("", **about, refexplicit=True, refwarn=True)
         return found
 
-    def kinds(self, sources):
-        """Return what the variables were after each block of a lesson or of a chapter."""
+    def kinds(self, blocks):
+        """Return what the variables were after each block of a lesson or of a chapter; an answer stands in its cell."""
+        sources = [source for node, source in blocks if "answer" not in node["classes"]]
         lesson = Path(self.env.srcdir, f"{self.env.docname}.kinds.json")
         if lesson.exists():
             found = json.loads(lesson.read_text(encoding="utf-8"))
-            return found if len(found) == len(sources) else [{}] * len(sources)
-        paths = [Path(os.environ["BOOK_KINDS"], f"{digest(sources[:end])}.json") for end in range(1, len(sources) + 1)]
-        return [json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for path in paths]
+            found = found if len(found) == len(sources) else [{}] * len(sources)
+        else:
+            cells = [digest(sources[:end]) for end in range(1, len(sources) + 1)]
+            paths = [Path(os.environ["BOOK_KINDS"], f"{cell}.json") for cell in cells]
+            found = [json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for path in paths]
+        cell, after = -1, []
+        for node, _ in blocks:
+            cell += "answer" not in node["classes"]
+            after.append(found[cell])
+        return after
 
     def described(self, name):
         """Say whether this book or an inventory describes a name."""
@@ -117,7 +125,9 @@ def python_of(node):
 
 
 def prelude(page):
-    """Return the imports that the examples of a module's page need not spell: what its modules import and define."""
+    """Return the imports that a page need not spell: on a module's page, what its modules import and define."""
+    if page == "cheatsheet":  # its pieces begin in the middle of lessons
+        return "import numpy as np\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
     path = Path(page).relative_to("api") if page.startswith("api/") else None
     try:
         spec = importlib.util.find_spec(".".join(path.parts)) if path else None

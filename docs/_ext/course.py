@@ -4,6 +4,11 @@ import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
+
+OPTIONS = {"needs", "data", "keywords", "thumbnail", "alone"}
+MARK = "### BEGIN SOLUTION"
+SOLUTION = re.compile(rf"^([ \t]*){MARK}\n(.*?)^[ \t]*### END SOLUTION$", flags=re.M | re.S)
 
 
 class CourseError(Exception):
@@ -20,6 +25,8 @@ class Lesson:
     goal: str
     needs: tuple[str, ...]
     data: str
+    keywords: str = ""
+    thumbnail: int = 1
     alone: bool = False  # it measures or starts processes, so nothing else runs beside it
 
     @property
@@ -69,16 +76,50 @@ def read_lesson(path: Path) -> Lesson:
     directive = re.search(r"^\.\. lesson::\n((?:   .*\n?)+)", body, flags=re.MULTILINE)
     if directive is None or not goal or goal.startswith(".."):
         raise CourseError(f"{path}: after the title come one paragraph, the goal, and the directive '.. lesson::'")
-    options = dict(re.findall(r"^   :(\w+):[ \t]*(.*)$", directive[1], flags=re.MULTILINE))
-    if options.keys() - {"alone"} != {"needs", "data"} or not options["data"]:
-        raise CourseError(f"{path}: '.. lesson::' has the options :needs: and :data:, not {sorted(options)}")
-    needs, alone = tuple(options["needs"].split()), "alone" in options
-    return Lesson(path, int(match[1]), title.strip(), goal, needs, options["data"].strip(), alone=alone)
+    found = re.findall(r"^   :(\w+):((?:.*)(?:\n    +.*)*)", directive[1], flags=re.M)
+    options = {name: " ".join(value.split()) for name, value in found}
+    if not {"needs", "data"} <= options.keys() <= OPTIONS or not options["data"]:
+        raise CourseError(f"{path}: '.. lesson::' has the options {sorted(OPTIONS)}, not {sorted(options)}")
+    number = options.get("thumbnail", "1")
+    if not number.isdecimal():
+        raise CourseError(f"{path}: :thumbnail: is the number of a figure, counted from 1, not {number!r}")
+    needs, keywords = tuple(options["needs"].split()), options.get("keywords", "")
+    facts = (
+        path,
+        int(match[1]),
+        title.strip(),
+        goal,
+        needs,
+        options["data"],
+        keywords,
+        int(number),
+        "alone" in options,
+    )
+    return Lesson(*facts)
+
+
+def stub(code: str) -> str:
+    """Return a cell as the reader gets it: each solution is an exception to replace, or ``...`` for a guess."""
+    return SOLUTION.sub(lambda match: _beginning(match[1], match[2]), code)
+
+
+def _beginning(indent: str, solution: str) -> str:
+    body = ast.parse(dedent(solution)).body
+    if not indent and all(isinstance(node, ast.Assign) for node in body):
+        inner = [node for statement in body for node in ast.walk(statement)]
+        names = [node.id for node in inner if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+        return "\n".join(f"{name} = ..." for name in dict.fromkeys(names))
+    return f"{indent}raise NotImplementedError  # your code"
+
+
+def solutions(code: str) -> str:
+    """Return what stands between a cell's markers."""
+    return "\n\n".join(dedent(match[2]).strip() for match in SOLUTION.finditer(code))
 
 
 def read_course(gallery: Path, parts: list[str]) -> tuple[Part, ...]:
     """Read every part in the given order; a file or folder outside the order is an error."""
-    folders = {path.name for path in gallery.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {path.name for path in gallery.iterdir() if path.is_dir() and path.name[0] not in "._"}
     if folders != set(parts):
         wrong = sorted(folders ^ set(parts))
         raise CourseError(f"{gallery}: folders and the list of parts in conf.py differ in {', '.join(wrong)}")

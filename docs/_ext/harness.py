@@ -5,8 +5,10 @@ The record lies beside the lesson's generated page as ``NN_name.record.json``.
 """
 
 import ast
+import contextlib
 import ctypes
 import importlib.util
+import io
 import json
 import logging
 import multiprocessing
@@ -23,6 +25,7 @@ from pathlib import Path
 import pages
 import psutil
 import sources
+from course import MARK, read_lesson, stub
 from guard import sitecustomize as guard
 from guard.kinds import kinds_of
 from sphinx_gallery.gen_rst import generate_file_rst
@@ -30,6 +33,7 @@ from sphinx_gallery.scrapers import matplotlib_scraper
 
 SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
 MANY_PIXELS = 20_000  # a picture with more is stored as WebP
+STRICT = "PYTORCH_COURSE_STRICT"  # where it is set, a wrong answer to an exercise raises
 LONGEST_SIDE = 16_383  # pixels, of a WebP
 LONGEST_OUTPUT = 100_000  # characters on the page, of one cell
 PATIENCE = 2.0  # seconds that a lesson's processes and threads have to end after its last line
@@ -56,6 +60,7 @@ def setup(app):
         "IPYTHONDIR": str(profile.parent),
         "BOOK_KINDS": str(kinds),
         "BOOK_GUARD": "network",
+        STRICT: "1",
         "BOOK_ROOT": str(Path(app.srcdir).parent),
         "PYTHONPATH": os.pathsep.join(
             [str(Path(guard.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -74,7 +79,7 @@ def run(lesson, target, folder, conf, line, made):
     shutil.copy(lesson, script)
     _settle(folder / "log", journal)
     blocks = sources.cells(script)
-    _run.update(line=line, cells=0, checks=0, kinds=[], problems=[], cpu=sum(os.times()[:4]))
+    _run.update(line=line, cells=0, checks=0, kinds=[], exercises=[], problems=[], cpu=sum(os.times()[:4]))
     _run["started"] = _run["ended"] = time.perf_counter()
     own = {"plot_gallery": True, "filename_pattern": "", "image_srcset": []}
     own |= {"reset_modules": (), "image_scrapers": ("harness.scrape",)}
@@ -87,6 +92,10 @@ def run(lesson, target, folder, conf, line, made):
             trace = result["formatted_exception"].replace(str(script), str(lesson))
             _run["problems"].append(f"{place(blocks, line.value)} raised an exception\n{trace}")
         made |= _made(target, blocks)
+        if not _run["problems"]:
+            _run["problems"] += _stub_problems(script)
+        number, size = read_lesson(script).thumbnail, conf["thumbnail_size"]
+        _run["problems"] += pages.choose_thumbnail(target, number, size)
     new = sorted(path.name for path in script.parent.iterdir() if path.name not in (script.name, "__pycache__"))
     if new:
         _run["problems"].append(f"wrote files beside the lesson: {', '.join(new)}; use a temporary folder")
@@ -148,7 +157,7 @@ def count_checks(code):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
         name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-        checks += isinstance(node, ast.Assert) or name.startswith("assert_")
+        checks += isinstance(node, ast.Assert) or name == "expect" or name.startswith("assert_")
         queue += ast.iter_child_nodes(node)
     return checks
 
@@ -156,6 +165,9 @@ def count_checks(code):
 def scrape(block, block_vars, gallery_conf):
     """Count a cell that has just run, and save its figures."""
     _run["ended"] = time.perf_counter()
+    _run["globals"] = block_vars["example_globals"]
+    if MARK in block.content or _run["exercises"]:
+        _run["exercises"].append(block)
     _run["kinds"].append(kinds_of(block_vars["example_globals"]))
     if Path.cwd() != Path(block_vars["src_file"]).parent:  # where Sphinx-Gallery starts each cell, and no notebook does
         _run["problems"].append("changed the working directory and did not put it back")
@@ -193,6 +205,25 @@ def _figures(block, block_vars, gallery_conf):
             return f".. image:: /{match[1]}\n{match[2]}:width: {picture.width // 2}px\n"
 
     return re.sub(r"\.\. image-sg:: /(.*)\n((?:.*\n)*?\s*):srcset: .*\n", with_width, rst)
+
+
+def _stub_problems(script):
+    """Run the exercises as the reader first does, without answers: only `expect` may meet what is not written yet."""
+    os.environ.pop(STRICT, None)
+    try:
+        for block in _run["exercises"]:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(stub(block.content), str(script), "exec"), _run["globals"])
+    except Exception as error:
+        how = f"{type(error).__name__}: {error}".rstrip(": ")
+        return [
+            f"the cell at line {block.lineno} stops the script of a reader who has not answered yet ({how}); "
+            "call what is still a stub inside expect: expect(lambda: ..., right)"
+        ]
+    finally:
+        os.environ[STRICT] = "1"
+        sys.modules["matplotlib.pyplot"].close("all")
+    return []
 
 
 def _made(target, blocks):

@@ -1,8 +1,6 @@
-"""What a lesson's page shows around its cells: facts, downloads, captions; and the same facts in its notebook."""
+"""What a lesson's page shows around its cells: facts, downloads, captions."""
 
-import json
 import re
-from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -22,7 +20,6 @@ def setup(app):
     app.add_node(lesson_facts, html=(visit_facts, depart_facts), gettext=(_skip, None), text=(_skip, None))
     app.add_directive("lesson", LessonFacts)
     app.add_directive("caption", Caption)
-    app.connect("builder-inited", write_notebooks, priority=600)  # after Sphinx-Gallery
     app.connect("doctree-read", tidy, priority=400)  # before Sphinx collects images and downloads
     return {"parallel_read_safe": True, "env_version": 1}
 
@@ -36,13 +33,25 @@ class lesson_facts(nodes.General, nodes.Element):
 
 
 class LessonFacts(SphinxDirective):
-    """``.. lesson::`` with the lessons it needs and the data it uses; time and checks come from the run."""
+    """``.. lesson::`` with the lessons it needs and the data it uses; time and checks come from the run.
 
-    option_spec = {"needs": directives.unchanged, "data": directives.unchanged_required, "alone": directives.flag}
+    ``:keywords:`` are words that the page does not show and the search finds; ``:thumbnail:`` and ``:alone:`` are read by
+    the machinery that runs lessons.
+    """
+
+    option_spec = {
+        "needs": directives.unchanged,
+        "data": directives.unchanged_required,
+        "keywords": directives.unchanged_required,
+        "thumbnail": directives.positive_int,
+        "alone": directives.flag,
+    }
 
     def run(self):
-        """Make the box; the needs were checked when the course was read."""
-        return [lesson_facts(needs=self.options["needs"].split(), data=self.options["data"])]
+        """Make the box, and the words for the search; the options were checked when the course was read."""
+        words = dict.fromkeys(re.findall(r"\w+", self.options.get("keywords", "")))
+        keywords = nodes.meta(name="keywords", content=", ".join(words))
+        return [keywords, lesson_facts(needs=self.options["needs"].split(), data=self.options["data"])]
 
 
 class caption_mark(nodes.General, nodes.Element):
@@ -143,34 +152,3 @@ def depart_facts(self, node):
     root = "../" * self.builder.current_docname.count("/")
     link = f'<a class="reference download" href="{root}_downloads/{wheel}" download>{_("package (.whl)")}</a>'
     self.body.append(f"{link}</dd></div></dl></div>\n")
-
-
-def write_notebooks(app):
-    """Write the facts of the lesson directive, captions and references in each notebook as plain Markdown."""
-    install = INSTALL.format(version=app.config.release)
-    for lesson in (lesson for part in app.course for lesson in part.lessons):
-        path = Path(app.srcdir) / f"{lesson.docname}.ipynb"
-        before = path.read_text(encoding="utf-8") if path.exists() else "{}"
-        notebook = json.loads(before)
-        for cell in notebook.get("cells", []):
-            if cell["cell_type"] == "markdown":
-                cell["source"] = [plain(text, install) for text in ["".join(cell["source"])]]
-        after = json.dumps(notebook, indent=1, ensure_ascii=False)
-        if after != before:
-            path.write_text(after, encoding="utf-8")
-
-
-def plain(text, install):
-    """Turn what reStructuredText leaves in a notebook's Markdown into words."""
-    text = re.sub(r"^\.\. lesson::\n((?:   .*\n?)+)", lambda match: _facts_text(match[1], install), text, flags=re.M)
-    text = re.sub(
-        r"^\.\. caption:: (.*(?:\n   [^:\s].*)*)(?:\n   :alt:.*(?:\n    .*)*)?", r"*Figure: \1*", text, flags=re.M
-    )
-    text = re.sub(r":doc:`([^`<]+?) *<[^`]*>`", r"\1", text)
-    return re.sub(r":[a-z:]+:`~?(?:[^`<]*\.)?([^`<>]+)`", r"`\1`", text)
-
-
-def _facts_text(options, install):
-    facts = dict(re.findall(r":(\w+):[ \t]*(.*)", options))
-    lines = [f"**You need:** {facts['needs'] or 'nothing but Python'}", f"**Data:** {facts['data']}"]
-    return "\n\n".join([*lines, f"**Install once:** `{install}`"]) + "\n"

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import sources
-from sphinx_gallery.utils import get_md5sum
+from sphinx_gallery.utils import get_md5sum, scale_image
 
 PIECE = re.compile(r"^(?=\.\. GENERATED FROM PYTHON SOURCE LINES \d+-\d+$)", flags=re.M)
 FOOT = "\n.. _sphx_glr_download_"
@@ -43,17 +43,15 @@ def write_new(path, text):
         path.write_text(text, encoding="utf-8")
 
 
-def rewritten(app):
-    """Yield the lessons whose text is not that of their page any more, with the record of their last run."""
-    for lesson in app.picked:
-        record = read_record(app, lesson)
-        if record and record.get("text", "") != sources.file(lesson.path) and "outputs" in record:
-            yield lesson, record
+def is_rewritten(app, lesson):
+    """Return whether the text of a lesson is not that of its page any more."""
+    record = read_record(app, lesson) or {}
+    return "text" in record and record["text"] != sources.file(lesson.path)
 
 
 def mark_done(app):
     """Mark each page that Sphinx-Gallery need not make."""
-    changed = [lesson for lesson, _ in rewritten(app)]
+    changed = [lesson for lesson in app.picked if is_rewritten(app, lesson)]
     for lesson in app.lessons:
         page = Path(app.srcdir, f"{lesson.docname}.rst")
         mark = page.with_suffix(".py.md5")
@@ -64,13 +62,16 @@ def mark_done(app):
 
 def put_outputs(app):
     """Put the outputs of the last run into each page that was made without."""
-    for lesson, record in rewritten(app):
-        page = Path(app.srcdir, f"{lesson.docname}.rst")
+    for lesson in (lesson for lesson in app.picked if is_rewritten(app, lesson)):
+        page, record = Path(app.srcdir, f"{lesson.docname}.rst"), read_record(app, lesson)
         parts = pieces(page.read_text(encoding="utf-8"), sources.cells(lesson.path))
         page.chmod(0o644)  # Sphinx-Gallery warns writers off
         page.write_text(joined(*parts, record["outputs"]), encoding="utf-8")
         write_names(page.with_suffix(".codeobj.json"), record["names"])
-        write(page.with_suffix(".record.json"), record | {"text": sources.file(lesson.path)})
+        size = app.config.sphinx_gallery_conf["thumbnail_size"]
+        problems = choose_thumbnail(page, lesson.thumbnail, size)
+        record |= {"text": sources.file(lesson.path), "problems": problems}
+        write(page.with_suffix(".record.json"), record)
 
 
 def pieces(page, blocks):
@@ -84,6 +85,20 @@ def joined(head, parts, foot, outputs):
     """Return a page in which each cell of code is as a run left it, with its output."""
     outputs = iter(outputs)
     return head + "".join(next(outputs) if block.type == "code" else part for block, part in parts) + foot
+
+
+def choose_thumbnail(page, number, size):
+    """Put the figure that a lesson chose for lists in the place of the first; return what is wrong with its choice."""
+    images, stem = page.parent / "images", f"sphx_glr_{page.stem}"
+    figure = next(images.glob(f"{stem}_{number:03}.*"), None)
+    if number == 1:
+        return []
+    if figure is None:
+        return [f"draws no figure {number}, which ':thumbnail:' names"]
+    for first in images.glob(f"thumb/{stem}_thumb.*"):
+        first.unlink()
+    scale_image(figure, images / "thumb" / f"{stem}_thumb{figure.suffix}", *size)
+    return []
 
 
 def write_names(path, used=None):

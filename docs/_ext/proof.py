@@ -27,7 +27,8 @@ def problems_of(lesson: Lesson, record: dict | None) -> list[str]:
     """Return why a lesson's record does not prove that it ran."""
     if record is None or (record["cells"] == 0 and not record["problems"]):
         return ["was not run: it holds no code, or the build left it out"]
-    return record["problems"]
+    unfound = [] if lesson.keywords else ["'.. lesson::' has no ':keywords:', by which the search finds the page"]
+    return [*record["problems"], *unfound]
 
 
 def read_records(app):

@@ -1,4 +1,4 @@
-"""Put the package's wheel beside the downloads, and say in each downloaded script how to install it."""
+"""Put the package's wheel beside the downloads, and make of each script what its reader runs."""
 
 import hashlib
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from course import stub
 from lesson_page import INSTALL
 
 HEADER = """\
@@ -13,6 +14,15 @@ HEADER = """\
 # It needs its helper package, which lies beside it on the page you took it from:
 #   {install}
 
+"""
+FIGURES = """
+# %%
+# Show the figures, where there is a window to show them in.
+
+import matplotlib.pyplot as plt
+
+if plt.get_backend().lower() != "agg":
+    plt.show()
 """
 
 
@@ -43,7 +53,7 @@ def build_wheel(app):
 
 
 def place_downloads(app, exception):
-    """Copy the wheel next to the downloads and head every script with its install line."""
+    """Copy the wheel next to the downloads; give every script its install line, stubs for solutions, and its figures."""
     if exception or app.builder.format != "html":
         return
     downloads = Path(app.outdir) / "_downloads"
@@ -51,8 +61,11 @@ def place_downloads(app, exception):
     shutil.copy(app.wheel_path, downloads)
     install = INSTALL.format(version=app.wheel.split("-")[1])
     for lesson in (lesson for part in app.course for lesson in part.lessons):
-        for copy in downloads.glob(f"*/{lesson.path.name}"):
-            header = HEADER.format(name=lesson.path.name, install=install)
-            text = copy.read_text(encoding="utf-8")
-            if not text.startswith(header):
-                copy.write_text(header + text, encoding="utf-8")
+        text = HEADER.format(name=lesson.path.name, install=install) + stub(lesson.path.read_text(encoding="utf-8"))
+        images = Path(app.srcdir, "lessons", lesson.part, "images")
+        text += FIGURES if any(images.glob(f"sphx_glr_{lesson.path.stem}_001.*")) else ""
+        places = {kind: downloads / app.env.dlfiles[Path(f"{lesson.docname}.{kind}")][1] for kind in ("py", "ipynb")}
+        places["py"].write_text(text, encoding="utf-8")
+        shutil.copy(
+            Path(app.srcdir, f"{lesson.docname}.ipynb"), places["ipynb"]
+        )  # Sphinx copied it before the page was written

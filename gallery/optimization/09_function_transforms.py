@@ -2,67 +2,175 @@ r"""
 Function transforms
 ===================
 
-Turn a function into its gradient, its Jacobian, its Hessian or its batched self, and use these to leap to a minimum and to catch wrong
-labels.
+Find wrong labels by the gradient of every single sample, and turn a function into its gradient, its Jacobian or its batched self.
 
 .. lesson::
    :needs: optimization/04_gradient_descent optimization/05_backpropagation
    :data: scikit-learn's handwritten digits
+   :keywords: torch.func, functorch, vmap, grad, functional_call, per-sample gradients, per-example gradients, jacrev, jacfwd,
+      Jacobian, Hessian, jvp, Hessian-vector product, forward mode, reverse mode, second derivative, higher-order
+      derivatives, Newton's method, JAX, label noise, mislabelled data, data-dependent control flow, vmap randomness, called
+      random operation while in randomness error mode
+   :thumbnail: 1
 """
 
 # %%
-# What is the third derivative of tanh?
-# -------------------------------------
+# Which labels are wrong?
+# -----------------------
 #
-# You could work it out on paper. Or you could say it three times.
+# Somebody typed the labels of 1,797 handwritten digits, and eight of them are wrong. Checking all of them takes an hour. Can a model tell
+# you where to look? To be able to judge, we spoil the eight ourselves, and tell the model nothing.
 
-import matplotlib.pyplot as plt
 import torch
-from torch.func import grad, vmap
+from pytorch_course.datasets import digits
+
+images, truth = digits().tensors
+X = images.flatten(1)
+generator = torch.Generator().manual_seed(0)
+spoiled = torch.randperm(len(X), generator=generator)[:8]
+shift = torch.randint(1, 10, (8,), generator=generator)
+labels = truth.clone()
+labels[spoiled] = (labels[spoiled] + shift) % 10
+print("true ", truth[spoiled].tolist())
+print("typed", labels[spoiled].tolist())
+
+# %%
+# Train a linear model on all of them:
+
+from torch import nn
+from torch.nn import functional as F
+
+torch.manual_seed(0)
+model = nn.Linear(64, 10)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+for _ in range(200):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(X), labels)
+    loss.backward()
+    optimizer.step()
+print(f"loss {loss:.3f}")
+
+# %%
+# The :term:`gradient` of that loss is a mean: a vote of 1,797 samples, of which you see the result only. A sample that fits the others has
+# nothing to complain about. One that contradicts them pulls at every step, in vain. So look at the **gradient of each sample**, and at how
+# long it is. With the tools you have, that is a loop.
+
+
+def one_by_one():
+    """Return the gradient of each sample's loss by the weights."""
+    found = []
+    for x, label in zip(X, labels):
+        model.zero_grad()
+        F.cross_entropy(model(x), label).backward()
+        found.append(model.weight.grad.clone())
+    return torch.stack(found)
+
+
+# %%
+# And this is the same in two words. :func:`torch.func.grad` turns the loss of one sample into the gradient for one sample;
+# :func:`torch.func.vmap` turns that into the gradients of all. The loss must be a *function* of the weights for this, and a :term:`module`
+# keeps its weights to itself; :func:`torch.func.functional_call` runs it with those that you hand in.
+
+import time
+
+from torch.func import functional_call, grad, vmap
+
+weights = {name: p.detach() for name, p in model.named_parameters()}
+
+
+def sample_loss(weights, x, label):
+    """Return the loss of one sample."""
+    return F.cross_entropy(functional_call(model, weights, (x,)), label)
+
+
+start = time.perf_counter()
+looped = one_by_one()
+middle = time.perf_counter()
+each = vmap(grad(sample_loss), in_dims=(None, 0, 0))(weights, X, labels)
+end = time.perf_counter()
+print(f"measured: loop {middle - start:.3f} s, vmap {end - middle:.3f} s")
+print({name: tuple(part.shape) for name, part in each.items()})
+torch.testing.assert_close(each["weight"], looped)
+
+# %%
+# ``in_dims`` says which axis counts the samples: the weights are the same for all (``None``), pictures and labels come one by one (0). Who
+# pulls hardest?
+
+norms = each["weight"].flatten(1).norm(dim=1)
+suspects = norms.argsort(descending=True)
+caught = torch.isin(suspects[:16], spoiled)
+print(f"{caught.sum()} of the 8 wrong labels are among the first 16 suspects")
+assert caught.sum() >= 6
+
+# %%
+
+# fold: the length of each sample's gradient
+import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
+fig, ax = plt.subplots(figsize=(6.4, 3))
+ax.plot(norms, ".", color="0.75", markersize=4)
+ax.plot(spoiled, norms[spoiled], "o", color="C3", markersize=8, label="wrong label")
+ax.set(xlabel="sample", ylabel="length of its gradient")
+ax.legend()
+
+# %%
+# .. caption:: One dot per sample. The eight whose labels were changed have nearly the longest gradients of all.
+#    :alt: A scatter of 1,797 grey dots, most of them near zero, thinning out upwards. Eight large dots lie almost all at the top.
+#
+# Here are the sixteen suspects. You need seconds for this page.
+
+from pytorch_course.plots import image_grid
+
+titles = []
+for i in suspects[:16].tolist():
+    changed = i in spoiled.tolist()
+    titles.append(f"{truth[i]} → {labels[i]}" if changed else f"{labels[i]}")
+figure = image_grid(1 - images[suspects[:16]], titles=titles)
+
+# %%
+# .. caption:: The sixteen longest gradients. An arrow marks a label that was changed; the others are right, and hard to read.
+#    :alt: Two rows of eight small handwritten digits, each with its label above. Seven labels show an arrow from the true to the wrong
+#       digit.
+#
+# What does grad do?
+# ------------------
+#
+# It takes a *function* and returns a *function*. No ``requires_grad``, no ``backward``, no ``.grad`` to clear. And because the result is a
+# function again, you can say it twice, or three times.
+
+t = torch.tensor(0.7)
+first, second = grad(torch.tanh), grad(grad(torch.tanh))
+print(f"first  {first(t):.6f}, on paper {1 - t.tanh() ** 2:.6f}")
+print(f"second {second(t):.6f}, on paper {-2 * t.tanh() * (1 - t.tanh() ** 2):.6f}")
+torch.testing.assert_close(first(t), 1 - t.tanh() ** 2)
+torch.testing.assert_close(second(t), -2 * t.tanh() * (1 - t.tanh() ** 2))
+assert t.grad is None and not t.requires_grad
+
+# %%
+
+# fold: tanh and three derivatives
 x = torch.linspace(-3, 3, 301)
-fig, ax = plt.subplots()
+fig, ax = plt.subplots(figsize=(6.4, 3))
 f = torch.tanh
-places = {"tanh": (2.6, 1.08), "1st": (-0.12, 1.1), "2nd": (-0.95, 0.85), "3rd": (0.35, -1.6)}
-for name, place in places.items():
-    (line,) = ax.plot(x, vmap(f)(x))
-    ax.text(*place, name, color=line.get_color())
-    f = grad(f)  # a function again
-ax.set(xlabel="x", ylabel="value", ylim=(-2.2, 1.5))
+for name, style in [("tanh", "-"), ("1st", "--"), ("2nd", "-."), ("3rd", ":")]:
+    ax.plot(x, vmap(f)(x), style, label=name)
+    f = grad(f)
+ax.set(xlabel="x", ylabel="value")
+ax.legend()
 
 # %%
 # .. caption:: ``tanh`` and its first three derivatives, each made from the one before by ``grad``.
 #    :alt: Four curves between minus 3 and 3. Tanh rises from minus 1 to 1, its first derivative is a bump of height 1, the second swings
 #       up and then down, the third dips to minus 2 between two humps.
 #
-# :func:`torch.func.grad` takes a *function* and returns a *function*: its derivative. There is no ``requires_grad``, no ``backward``, no
-# ``.grad`` to clear; what goes in stays as it was. Underneath it is the graph of :doc:`/lessons/optimization/01_autograd_graph`. Three
-# ways to one number:
-
-t = torch.tensor(0.7)
-first = grad(torch.tanh)(t)
-torch.testing.assert_close(first, 1 - t.tanh() ** 2)  # on paper
-
-leaf = t.clone().requires_grad_()
-torch.testing.assert_close(first, torch.autograd.grad(leaf.tanh(), leaf)[0])  # with a graph
-torch.testing.assert_close(grad(grad(torch.tanh))(t), -2 * t.tanh() * (1 - t.tanh() ** 2))
-assert not t.requires_grad and t.grad is None and not first.requires_grad
-
-try:
-    grad(torch.tanh)(x)
-except RuntimeError as error:
-    print("RuntimeError:", str(error).split(": ")[1])
-else:
-    raise AssertionError("a vector had a gradient")
-
-# %%
+# ``grad`` wants a single number as the result. For 301 of them the figure needed ``vmap``.
+#
 # Where did the loop go?
 # ----------------------
 #
-# ``grad`` wants a single number as the result, so ``grad(torch.tanh)`` cannot take 301 of them. The second transform lifts that limit.
-# :func:`torch.func.vmap` takes a function of *one* sample and returns one for a whole batch. By hand it is a loop and a stack.
-# ``in_dims`` says which axis of each argument counts the samples; ``None`` means *the same for all*.
+# ``vmap`` takes a function of *one* sample and returns one for a batch. By hand it is a loop and a stack. Nested, it gives a table of all
+# pairs, from a function that was written for two points.
 
 
 def distance(a, b):
@@ -70,289 +178,25 @@ def distance(a, b):
     return torch.linalg.vector_norm(a - b)
 
 
-points = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+points = torch.rand(6, 2, generator=generator)
 by_hand = torch.stack([distance(point, points[0]) for point in points])
-to_first = vmap(distance, in_dims=(0, None))(points, points[0])
-torch.testing.assert_close(to_first, by_hand)
-
-table = vmap(vmap(distance, in_dims=(0, None)), in_dims=(None, 0))(points, points)
-print(tuple(to_first.shape), tuple(table.shape))
-torch.testing.assert_close(table, torch.linalg.vector_norm(points[:, None] - points, dim=2))
-
-# %%
-# The function was written for two points, without a thought of axes, and became a table of all pairs. The last line is the same by
-# :term:`broadcasting`, where you must place the axes yourself.
-#
-# What if it returns a vector?
-# ----------------------------
-#
-# Then the derivative is a matrix, the **Jacobian** :math:`J_{ij} = \partial f_i / \partial x_j`. One walk *back* through the graph gives
-# a row of it, :math:`\mathbf{v}^\top\mathbf{J}`. There is also a walk *forward*, alongside the computation, which gives a column,
-# :math:`\mathbf{J}\mathbf{v}`. Build the matrix both ways and count the walks.
-
-from torch.func import jacfwd, jacrev, jvp
-
-
-def by_rows(f, x):
-    """Build the Jacobian in reverse mode: one walk back per output."""
-    leaf = x.clone().requires_grad_()
-    y = f(leaf)
-    walks = [torch.autograd.grad(y, leaf, v, retain_graph=True)[0] for v in torch.eye(len(y))]
-    return torch.stack(walks), len(walks)
-
-
-def by_columns(f, x):
-    """Build the Jacobian in forward mode: one walk forward per input."""
-    walks = [jvp(f, (x,), (v,))[1] for v in torch.eye(len(x))]
-    return torch.stack(walks, dim=1), len(walks)
-
+to_one = vmap(distance, in_dims=(0, None))
+to_all = vmap(to_one, in_dims=(None, 0))
+print("distances", [round(d, 3) for d in to_one(points, points[0]).tolist()])
+print("table", tuple(to_all(points, points).shape))
+torch.testing.assert_close(to_one(points, points[0]), by_hand)
+torch.testing.assert_close(to_all(points, points), torch.cdist(points, points))
 
 # %%
-# One walk forward, on its own, to hear what it says:
+# What you expect: ``vmap`` calls your function once per sample. What happens: it calls it *once*, with a stand-in for all samples that
+# looks like one. So a ``print`` inside runs once, and Python cannot choose a branch per sample.
 
-import warnings
-
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    value, slope = jvp(torch.tanh, (t,), (torch.tensor(1.0),))
-torch.testing.assert_close((value, slope), (t.tanh(), grad(torch.tanh)(t)))
-assert all("torch.jit.script" in str(warning.message) for warning in caught)
-
-# %%
-# .. admonition:: From practice
-#
-#    The first walk forward in a program may print warnings that ``torch.jit.script`` is deprecated. It is not you: PyTorch 2.15 uses it
-#    to load its own forward rules. The cell above lets that happen once, and asserts that no other warning was among them.
-#
-# Two functions: a hundred numbers into two, and two into a hundred.
-
-
-def make_layer(W):
-    """Return a layer without bias as a function of its input."""
-    return lambda x: torch.tanh(W @ x)
-
-
-generator = torch.Generator().manual_seed(1)
-for inputs, outputs in ((100, 2), (2, 100)):
-    W = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
-    layer, start = make_layer(W), torch.randn(inputs, generator=generator)
-    paper = (1 - layer(start) ** 2)[:, None] * W
-    rows, back = by_rows(layer, start)
-    columns, forward = by_columns(layer, start)
-    for jacobian in (rows, columns, jacrev(layer)(start), jacfwd(layer)(start)):
-        torch.testing.assert_close(jacobian, paper, atol=1e-5, rtol=1e-4)
-    print(f"{inputs:3d} -> {outputs:3d}:  {back:3d} walks back or {forward:3d} forward")
-    assert (back, forward) == (outputs, inputs)
-
-# %%
-# Same matrix, fifty times the work if you choose badly: :func:`torch.func.jacrev` for few outputs, :func:`torch.func.jacfwd` for few
-# inputs. A loss has one output and millions of inputs. That is why training walks backwards.
-#
-# Can I leap instead of walk?
-# ---------------------------
-#
-# The derivative of the gradient is the **Hessian**, :math:`H_{ij} = \partial^2 L / \partial\theta_i\,\partial\theta_j`. It says how fast
-# the slope changes, and so where the slope will be zero. Newton's step goes there at once:
-#
-# .. math:: \theta \leftarrow \theta - \mathbf{H}^{-1}\,\nabla_\theta L
-#
-# For least squares the slope changes at a constant rate, so *one* step from anywhere must land on the solution.
-
-from torch.func import hessian
-
-
-def hessian_by_hand(f, x):
-    """Differentiate each part of the gradient once more."""
-    leaf = x.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(f(leaf), leaf, create_graph=True)
-    return torch.stack([torch.autograd.grad(part, leaf, retain_graph=True)[0] for part in slope])
-
-
-def newton(f, theta):
-    """Return the point after one of Newton's steps."""
-    return theta - torch.linalg.solve(hessian(f)(theta), grad(f)(theta))
-
-
-# %%
-# Forty points, three unknowns, and a start far off:
-
-X = torch.randn(40, 3, generator=generator, dtype=torch.float64)
-y = torch.randn(40, generator=generator, dtype=torch.float64)
-start = torch.tensor([100.0, -50.0, 7.0], dtype=torch.float64)
-
-
-def squared_error(theta):
-    """Return the mean squared error of a linear model."""
-    return (X @ theta - y).square().mean()
-
-
-torch.testing.assert_close(hessian_by_hand(squared_error, start), hessian(squared_error)(start))
-torch.testing.assert_close(hessian(squared_error)(start), 2 / 40 * X.T @ X)
-torch.testing.assert_close(newton(squared_error, start), torch.linalg.lstsq(X, y[:, None]).solution[:, 0])
-print(f"loss before {squared_error(start):.0f}, after one step {squared_error(newton(squared_error, start)):.3f}")
-
-# %%
-# Most losses are not that kind. Rosenbrock's valley is the classic test: steep sides, and a bottom that bends and hardly falls.
-
-
-def valley(w):
-    """Return the height of the landscape at the point w; its lowest point is (1, 1)."""
-    return (1 - w[0]) ** 2 + 10 * (w[1] - w[0] ** 2) ** 2
-
-
-start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
-paths = {"gradient": [start], "Newton": [start]}
-for _ in range(500):
-    paths["gradient"].append(paths["gradient"][-1] - 0.005 * grad(valley)(paths["gradient"][-1]))
-for _ in range(8):
-    paths["Newton"].append(newton(valley, paths["Newton"][-1]))
-
-for name, path in paths.items():
-    rises = sum((valley(after) > valley(before) + 1e-6).item() for before, after in zip(path, path[1:]))
-    print(f"{name:<9} {len(path) - 1:3d} steps, {rises} of them uphill; still {(path[-1] - 1).norm():.2f} to go")
-    assert rises == (2 if name == "Newton" else 0)
-assert (paths["Newton"][-1] - 1).norm() < 1e-6 < 0.1 < (paths["gradient"][-1] - 1).norm()
-
-# %%
-# To draw the landscape, ``vmap`` computes its height at every point of a grid.
-
-across, down = torch.linspace(-1.6, 1.5, 120), torch.linspace(-1.3, 1.7, 120)
-height = vmap(valley)(torch.cartesian_prod(across, down)).reshape(120, 120).T
-
-fig, ax = plt.subplots(figsize=(6.4, 4.2))
-ax.contour(across, down, height, levels=torch.logspace(-1.5, 2, 12).tolist(), colors="0.8", linewidths=1)
-for (name, path), marker, place in zip(paths.items(), (".", "o"), ((-0.35, 0.55), (0.15, -0.85))):
-    (line,) = ax.plot(*torch.stack(path).T, marker=marker, markersize=4, linewidth=1.2)
-    ax.text(*place, name, color=line.get_color())
-ax.plot(1, 1, "*", color="black", markersize=12)
-ax.set(xlabel="first parameter", ylabel="second parameter")
-
-# %%
-# .. caption:: Five hundred small steps creep along the bottom of the valley and are not there yet. Newton's steps leap over the walls and
-#       land on the star.
-#    :alt: Grey contour lines of a valley bent like a horseshoe. A chain of dots slides down its wall and along its floor and ends before
-#       the star at (1, 1). A second line with a few large dots jumps across the valley and ends on the star.
-#
-# Two reasons why networks are not trained that way. Newton looks for a slope of zero and not for depth: two of its
-# leaps went uphill, and the top of a hill has a slope of zero, too. And the
-# Hessian has a row and a column per parameter.
-
-
-def two_pits(w):
-    """Return a curve with pits at -1 and 1 and a hill at 0."""
-    return w**4 / 4 - w**2 / 2
-
-
-w = torch.tensor(0.3, dtype=torch.float64)
-for _ in range(6):
-    w = w - grad(two_pits)(w) / grad(grad(two_pits))(w)
-print(f"distance from the top of the hill: {abs(w):.4f}")
-assert abs(w) < 1e-6 and grad(grad(two_pits))(w) < 0
-
-for parameters in (650, 25_000_000):
-    print(f"{parameters:>10,} parameters, Hessian in float32: {4 * parameters**2:,} bytes")
-
-# %%
-# Which label is wrong?
-# ---------------------
-#
-# A transform needs a function, and a module keeps its parameters to itself. :func:`torch.func.functional_call` runs a module with
-# parameters that you hand in, so the loss becomes a function of them.
-
-from torch.func import functional_call
-from pytorch_course.datasets.bundled import digits
-
-images, truth = digits().tensors
-X = images.flatten(1)
-generator = torch.Generator().manual_seed(0)
-changed = torch.randperm(len(X), generator=generator)[:8]
-labels = truth.clone()
-labels[changed] = (labels[changed] + torch.randint(1, 10, (8,), generator=generator)) % 10  # eight wrong labels
-
-torch.manual_seed(0)
-model = torch.nn.Linear(64, 10)
-weights = {name: p.detach() for name, p in model.named_parameters()}
-halved = {name: p / 2 for name, p in weights.items()}
-torch.testing.assert_close(functional_call(model, halved, (X,)), X @ weights["weight"].T / 2 + weights["bias"] / 2)
-torch.testing.assert_close(model(X), X @ weights["weight"].T + weights["bias"])  # the module is as it was
-
-# %%
-# Training in this style has no optimiser and no state: new weights are made from old ones. Among the 1,797 labels, eight are wrong,
-# and nobody tells the model.
-
-
-def loss(weights, x, label):
-    """Return the loss of one sample or the mean loss of many."""
-    return torch.nn.functional.cross_entropy(functional_call(model, weights, (x,)), label)
-
-
-losses = [loss(weights, X, labels)]
-for _ in range(200):
-    slopes = grad(loss)(weights, X, labels)
-    weights = {name: weights[name] - 0.5 * slopes[name] for name in weights}
-losses.append(loss(weights, X, labels))
-print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
-assert losses[-1] < 0.2 * losses[0]
-
-# %%
-# A gradient is a mean over the samples: a vote, of which you see the result only. ``vmap(grad(loss))`` opens the ballot: same weights
-# for all (``None``), each sample on its own (0). For this model theory knows the answer, :math:`(\hat{\mathbf{p}} -
-# \mathbf{y})\,\mathbf{x}^\top` with :math:`\mathbf{y}` one-hot.
-
-each = vmap(grad(loss), in_dims=(None, 0, 0))(weights, X, labels)
-print({name: tuple(part.shape) for name, part in each.items()})
-
-loop = torch.stack([grad(loss)(weights, X[i], labels[i])["weight"] for i in range(20)])
-torch.testing.assert_close(each["weight"][:20], loop)
-
-errors = functional_call(model, weights, (X,)).softmax(dim=1) - torch.nn.functional.one_hot(labels, 10)
-torch.testing.assert_close(each["weight"], errors[:, :, None] * X[:, None, :])
-for name, part in grad(loss)(weights, X, labels).items():
-    torch.testing.assert_close(each[name].mean(dim=0), part, atol=1e-6, rtol=1e-4)
-
-# %%
-# Who pulls hardest? A sample that fits costs the model nothing. One that contradicts all the others pulls at every step, in vain.
-
-norms = torch.cat([part.flatten(1) for part in each.values()], dim=1).norm(dim=1)
-suspects = norms.argsort(descending=True)
-wrong = torch.zeros(len(X), dtype=torch.bool).index_fill(0, changed, True)
-print("wrong labels among the first 16 suspects:", wrong[suspects[:16]].sum().item(), "of", len(changed))
-assert wrong[suspects[:16]].sum() >= 6
-
-fig, ax = plt.subplots()
-ax.plot(norms, ".", color="0.75", markersize=4)
-ax.plot(changed, norms[changed], "o", color="#D55E00", markersize=7)
-ax.text(1800, 6.6, "wrong labels", ha="right", color="#D55E00")
-ax.set(xlabel="sample", ylabel="length of its gradient", ylim=(-0.2, 7.2))
-
-# %%
-# .. caption:: One dot per sample. The samples whose labels were changed have nearly the longest gradients of all.
-#    :alt: A scatter of 1,797 grey dots, most of them near zero, thinning out upwards. Eight orange-red dots lie almost all at the top.
-#
-# Here are the sixteen suspects. A human needs seconds for this page, and hours for 1,797 digits.
-
-from pytorch_course.plots import image_grid
-
-titles = [f"{truth[i]} → {labels[i]}" if wrong[i] else f"{labels[i]}" for i in suspects[:16].tolist()]
-figure = image_grid(1 - images[suspects[:16]], titles=titles)
-
-# %%
-# .. caption:: The sixteen longest gradients. An arrow marks a label that was changed; the others are right, and hard to read.
-#    :alt: Two rows of eight small handwritten digits, each with its label above. Seven of the titles show an arrow from the true to the
-#       wrong label.
-#
-# What can vmap not do?
-# ---------------------
-#
-# It calls your function *once*, with a stand-in for all samples that looks like one. So a ``print`` inside runs once, and Python cannot
-# choose a branch per sample.
-
-seen = []
+shapes = []
 
 
 def flip_negative(x):
     """Turn x around if its sum is negative."""
-    seen.append(tuple(x.shape))
+    shapes.append(tuple(x.shape))
     return x if x.sum() > 0 else -x
 
 
@@ -360,15 +204,17 @@ batch = torch.tensor([[1.0, 2.0], [-3.0, 1.0], [4.0, 0.0]])
 try:
     vmap(flip_negative)(batch)
 except RuntimeError as error:
-    print(seen, "RuntimeError:", str(error).split(". ")[0])
+    print(f"calls {shapes}, RuntimeError:", str(error).split(". ")[0])
 else:
     raise AssertionError("one call took two branches")
+assert shapes == [(2,)]
 
-mended = vmap(lambda x: torch.where(x.sum() > 0, x, -x))(batch)
-assert torch.equal(mended, torch.stack([flip_negative(x) for x in batch])) and seen == [(2,)] * 4
+fixed = vmap(lambda x: torch.where(x.sum() > 0, x, -x))(batch)
+print(fixed.tolist())
+assert fixed.tolist() == [[1, 2], [3, -1], [4, 0]]
 
 # %%
-# The mend computes both branches and chooses. Chance is refused as well, until you say whether the samples share it; dropout wants
+# The fix computes both branches and chooses. Chance is refused too, until you say whether the samples share it; dropout wants
 # ``"different"``.
 
 
@@ -383,56 +229,233 @@ except RuntimeError as error:
     print("RuntimeError:", str(error).split(". ")[0])
 else:
     raise AssertionError("vmap drew without asking")
-
-torch.manual_seed(0)
-same, different = (vmap(noisy, randomness=kind)(torch.zeros(3)) for kind in ("same", "different"))
-print("distinct numbers:", len(same.unique()), "and", len(different.unique()))
-assert len(same.unique()) == 1 and len(different.unique()) == 3
+for kind in ("same", "different"):
+    torch.manual_seed(0)
+    drawn = vmap(noisy, randomness=kind)(torch.zeros(3))
+    print(f"{kind:<9} {len(drawn.unique())} distinct numbers")
+assert len(drawn.unique()) == 3
 
 # %%
-# And a write :term:`in place` may find no room: a tensor that is made inside from plain sizes has cells for one sample, and ``x`` stands
-# for all of them. One that is made *like* ``x`` has cells for all.
+# What if it returns a vector?
+# ----------------------------
+#
+# Then the derivative is a matrix, the **Jacobian** :math:`J_{ij} = \partial f_i / \partial x_j`. One walk *back* gives a row of it, the
+# :term:`vector-Jacobian product` :math:`\mathbf{v}^\top\mathbf{J}`. There is also a walk *forward*, alongside the computation, which gives
+# a column, :math:`\mathbf{J}\mathbf{v}`. Build the matrix both ways for a layer with 100 inputs and 2 outputs, and count the walks.
+
+import warnings
+
+from torch.func import jacfwd, jacrev, jvp
+
+layer_W = torch.randn(2, 100, generator=generator) / 10
+x = torch.randn(100, generator=generator)
 
 
-def fixed(x):
-    """Add x to two zeros, in place."""
-    total = torch.zeros(2)
-    return total.add_(x)
+def layer(x):
+    """Return two numbers from a hundred."""
+    return torch.tanh(layer_W @ x)
 
 
-def fitting(x):
-    """Add x to as many zeros as x has, in place."""
-    total = torch.zeros_like(x)
-    return total.add_(x)
+leaf = x.clone().requires_grad_()
+y = layer(leaf)
+rows = [torch.autograd.grad(y, leaf, v, retain_graph=True)[0] for v in torch.eye(2)]
+with warnings.catch_warnings(record=True) as shown:
+    warnings.simplefilter("always")
+    columns = [jvp(layer, (x,), (v,))[1] for v in torch.eye(100)]
+print(f"{len(rows)} walks back, {len(columns)} walks forward")
+
+paper = (1 - layer(x) ** 2)[:, None] * layer_W
+jacobians = [torch.stack(rows), torch.stack(columns, dim=1), jacrev(layer)(x)]
+for jacobian in [*jacobians, jacfwd(layer)(x)]:
+    torch.testing.assert_close(jacobian, paper)
+assert all("torch.jit.script" in str(warning.message) for warning in shown)
+
+# %%
+# The same matrix, at fifty times the work if you choose badly: :func:`torch.func.jacrev` for few outputs, :func:`torch.func.jacfwd` for few
+# inputs. A loss has one output and millions of inputs. That is why training walks back.
+#
+# .. admonition:: From practice
+#
+#    The first walk forward in a program may warn that ``torch.jit.script`` is deprecated. It is not you: PyTorch 2.15 uses it to load its
+#    own forward rules. The cell above catches that, and asserts that no other warning was among them.
+#
+# Can I leap instead of walk?
+# ---------------------------
+#
+# The derivative of the gradient is the **Hessian**, :math:`H_{ij} = \partial^2 L / \partial\theta_i\,\partial\theta_j`. It says how fast
+# the slope changes, and so where it will be zero. Newton's step goes there at once:
+#
+# .. math:: \theta \leftarrow \theta - \mathbf{H}^{-1}\,\nabla_\theta L
+#
+# For least squares the slope changes at a constant rate, so *one* step from anywhere must land on the solution.
+
+from torch.func import hessian
 
 
-try:
-    vmap(fixed)(batch)
-except RuntimeError as error:
-    print("RuntimeError:", error)
-else:
-    raise AssertionError("two cells took six numbers")
-assert torch.equal(vmap(fitting)(batch), batch)
+def newton(f, theta):
+    """Return the point after one of Newton's steps."""
+    return theta - torch.linalg.solve(hessian(f)(theta), grad(f)(theta))
+
+
+A = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+b = torch.randn(40, generator=generator, dtype=torch.float64)
+theta = torch.tensor([100.0, -50.0, 7.0], dtype=torch.float64)
+
+
+def squared_error(theta):
+    """Return the mean squared error of a linear model."""
+    return (A @ theta - b).square().mean()
+
+
+landed = newton(squared_error, theta)
+print(f"loss before {squared_error(theta):.0f}, after {squared_error(landed):.4f}")
+torch.testing.assert_close(hessian(squared_error)(theta), 2 / 40 * A.T @ A)
+torch.testing.assert_close(landed, torch.linalg.lstsq(A, b[:, None]).solution[:, 0])
+
+# %%
+# Most losses are not that kind. Rosenbrock's valley is the classic test: steep sides, and a floor that bends and hardly falls. Its lowest
+# point is (1, 1).
+
+
+def valley(w):
+    """Return the height of the landscape at the point w."""
+    return (1 - w[0]) ** 2 + 10 * (w[1] - w[0] ** 2) ** 2
+
+
+start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+walk, leaps = [start], [start]
+for _ in range(500):
+    walk.append(walk[-1] - 0.005 * grad(valley)(walk[-1]))
+for _ in range(8):
+    leaps.append(newton(valley, leaps[-1]))
+for name, path in [("gradient", walk), ("Newton", leaps)]:
+    heights = vmap(valley)(torch.stack(path))
+    uphill = (heights.diff() > 1e-6).sum()
+    left = (path[-1] - 1).norm()
+    print(f"{name:<9} {len(path) - 1:3} steps, {uphill} uphill, {left:.2f} to go")
+assert uphill == 2 and left < 1e-6
+
+# %%
+
+# fold: the valley and both paths
+across, down = torch.linspace(-1.6, 1.5, 120), torch.linspace(-1.3, 1.7, 120)
+height = vmap(valley)(torch.cartesian_prod(across, down)).reshape(120, 120).T
+fig, ax = plt.subplots(figsize=(6.4, 4.2))
+levels = torch.logspace(-1.5, 2, 12).tolist()
+ax.contour(across, down, height, levels=levels, colors="0.8", linewidths=1)
+ax.plot(*torch.stack(walk).T, ".", label="gradient")
+ax.plot(*torch.stack(leaps).T, "o-", label="Newton")
+ax.plot(1, 1, "*", color="black", markersize=12)
+ax.set(xlabel="first parameter", ylabel="second parameter")
+ax.legend(loc="lower left")
+
+# %%
+# .. caption:: Five hundred small steps creep along the floor of the valley and are not there yet. Newton's leap over the walls and land on
+#       the star.
+#    :alt: Grey contour lines of a valley bent like a horseshoe. A chain of dots slides down its wall and along its floor and ends before
+#       the star at (1, 1). A line with a few large dots jumps across the valley and ends on the star.
+#
+# Networks are not trained that way, for two reasons. Newton looks for a slope of zero, not for depth: two leaps went uphill, and the top of
+# a hill has a slope of zero too. And the Hessian has a row and a column for every parameter.
+
+
+def two_pits(w):
+    """Return a curve with pits at -1 and 1 and a hill at 0."""
+    return w**4 / 4 - w**2 / 2
+
+
+w = torch.tensor(0.3, dtype=torch.float64)
+for _ in range(6):
+    w = w - grad(two_pits)(w) / grad(grad(two_pits))(w)
+print(f"from 0.3 Newton goes to {abs(w):.4f}, curvature {grad(grad(two_pits))(w):.1f}")
+assert abs(w) < 1e-6
+for parameters in (650, 25_000_000):
+    size = 4 * parameters**2 / 1e6
+    print(f"{parameters:>10,} parameters, Hessian in float32: {size:,.0f} MB")
+
+# %%
+# Take this with you
+# ------------------
+#
+# Write the loss of *one* sample as a function of the weights; ``vmap(grad(...))`` gives the gradient of each sample, for any module.
+
+net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+parameters = {name: p.detach() for name, p in net.named_parameters()}
+
+
+def loss_of_one(parameters, x, label):
+    return F.cross_entropy(functional_call(net, parameters, (x,)), label)
+
+
+per_sample = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
+found = per_sample(parameters, torch.rand(7, 5), torch.arange(7) % 3)
+print({name: tuple(part.shape) for name, part in found.items()})
 
 # %%
 # Change something
 # ----------------
 #
-# * Put 100 in place of 10 into ``valley``, which is its classic form. Newton hardly notices. What happens to the path of the gradient, and
-#   which rate mends it?
-# * Change 80 labels instead of 8 (there are two eights to replace). What share of the first 80 suspects is wrong now?
-# * In ``two_pits``, start at 0.7. Into which pit does Newton fall? Predict the sign of the first step from the formula.
+# * Spoil 80 labels instead of 8 (the 8 stands in two places), and count among the first 80 suspects instead of 16. How many are wrong?
+# * In ``valley``, put 100 in place of 10, which is its classic form. What becomes of the two paths?
+# * In ``two_pits``, start at 0.7 instead of 0.3. Where does Newton land? Predict the sign of the first step.
+#
+# .. dropdown:: What happens
+#
+#    * 69 of the 80 suspects. Ten times as many wrong labels also bend the model, and still most of them stand out.
+#    * Newton still lands on the star. The gradient jumps from wall to wall, 35 of its 500 steps lead uphill, and 0.86 are left to go.
+#      With a rate of 0.001 no step leads uphill, and it gets less far: 1.68 are left.
+#    * In the pit at 1: the curvature is positive there, so the first step leads downhill. It goes past the pit to 1.46, and comes back. The
+#      assert, which expects the hill, objects.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict a shape
 #
-# 1. Write ``directional(f, x, v)``, the derivative of f along v, with ``grad`` and without it, with ``jvp``. Which needs less memory?
-# 2. The product of a Hessian and a vector needs no Hessian. Write it with one ``jvp`` of a ``grad``, and compare on ``valley``.
-# 3. Per-sample gradients of a model of 25 million parameters on a batch of 64: how many GB in float32? What could you keep instead of them
-#    if you only want their lengths?
+#    ``a`` has the shape (4, 2), ``b`` (5, 2). Which shape has
+#    ``vmap(vmap(distance, in_dims=(None, 0)), in_dims=(0, None))(a, b)``?
+
+### BEGIN SOLUTION
+guess = (4, 5)
+### END SOLUTION
+
+a, b = torch.rand(4, 2, generator=generator), torch.rand(5, 2, generator=generator)
+pairs = vmap(vmap(distance, in_dims=(None, 0)), in_dims=(0, None))(a, b)
+expect(guess, tuple(pairs.shape))
+
+# %%
+# .. exercise:: Fix a function with a branch
 #
-# .. dropdown:: Answers
+#    Huber's loss of one error: ``e**2 / 2 if abs(e) < 1 else abs(e) - 0.5``. Under ``vmap`` it raises. Write it so that both
+#    ``vmap(huber)`` and ``vmap(grad(huber))`` work.
+
+
+def huber(e):
+    ### BEGIN SOLUTION
+    return torch.where(e.abs() < 1, e**2 / 2, e.abs() - 0.5)
+    ### END SOLUTION
+
+
+errors = torch.tensor([-3.0, -0.5, 0.2, 4.0])
+expect(lambda: vmap(huber)(errors), torch.tensor([2.5, 0.125, 0.02, 3.5]))
+expect(lambda: vmap(grad(huber))(errors), torch.tensor([-1.0, -0.5, 0.2, 1.0]))
+
+# %%
+# .. exercise:: Multiply by a Hessian without a Hessian
 #
-#    1. ``grad(f)(x) @ v`` and ``jvp(f, (x,), (v,))[1]``. The second: a walk forward needs no stored graph.
-#    2. ``jvp(grad(f), (x,), (v,))[1]`` equals ``hessian(f)(x) @ v``.
-#    3. 6.4 GB. The norm, taken inside the function that ``vmap`` maps, and ``chunk_size=8`` so that only eight gradients exist at once.
+#    :math:`\mathbf{H}\mathbf{v}` says how the gradient changes along :math:`\mathbf{v}`. Write ``product(f, x, v)`` that never builds
+#    :math:`\mathbf{H}`: one ``jvp`` of one ``grad``. It then works for millions of parameters.
+
+
+def product(f, x, v):
+    ### BEGIN SOLUTION
+    return jvp(grad(f), (x,), (v,))[1]
+    ### END SOLUTION
+
+
+x = torch.tensor([0.5, -2.0], dtype=torch.float64)
+v = torch.tensor([3.0, 1.0], dtype=torch.float64)
+expect(lambda: product(valley, x, v), hessian(valley)(x) @ v)

@@ -2,66 +2,74 @@ r"""
 NumPy on a photograph
 =====================
 
-Crop, mirror, recolour, pixelate and mask a photograph with array operations, and hand it to PyTorch with every pixel in its place.
+Brighten, crop, recolour, mirror, pixelate and mask a photograph, and hand it to PyTorch with every pixel in its place.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays
-   :data: two photographs that come with scikit-learn
+   :data: two photographs
+   :keywords: image processing, picture, uint8 overflow, wrap around, clip, RGB, BGR, HWC, CHW, channels first, channels last,
+      greyscale, grayscale, luminance, crop, flip, mosaic, pixelate, mask, colour splash, color splash, negative strides are
+      not supported, avg_pool2d not implemented for Byte
+   :thumbnail: 7
 """
 
 # %%
 # Can I make it a little brighter?
 # --------------------------------
 #
-# A photograph is an array of numbers from 0 to 255, and larger is brighter. So add 100 to all of them.
+# The trees in your photograph came out too dark. To NumPy the photograph is an array of numbers from 0 to 255, and larger is brighter. So
+# you add 100 to all of them.
 
+import numpy as np
+from sklearn.datasets import load_sample_image
+
+china = np.array(load_sample_image("china.jpg"))
+flower = np.array(load_sample_image("flower.jpg"))
+brighter = china + 100
+print(china.shape, china.dtype, "from", china.min(), "to", china.max())
+
+# %%
+
+# fold: pictures side by side
 import matplotlib.pyplot as plt
-from pytorch_course.datasets.bundled import photographs
 
 plt.style.use("pytorch_course.book")
 
 
-def show(height, **pictures):
+def show(pictures, height):
     """Draw pictures side by side, grey ones in grey, and return their axes."""
     _, axes = plt.subplots(1, len(pictures), figsize=(6.4, height), squeeze=False)
     for ax, (name, picture) in zip(axes[0], pictures.items()):
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        ax.set_title(name.replace("_", " "))
+        ax.set_title(name)
         ax.set_axis_off()
     return axes[0]
 
 
-china, flower = photographs().columns["image"].permute(0, 2, 3, 1).contiguous().numpy()
-brighter = china + 100
-axes = show(2.4, china=china, china_plus_100=brighter)
+axes = show({"china": china, "china + 100": brighter}, height=2.4)
 
 # %%
-# .. caption:: Dark places did become brighter. The bright sky fell through the ceiling and came out dark.
+# .. caption:: Dark places became brighter. The bright sky came out dark.
 #    :alt: On the left a Chinese pavilion above a lake under a bright sky. On the right the same picture, its sky and lake dark
 #       and patchy, with false colours along the edges.
 #
-# No error, no warning. The pixels are of type ``uint8``, eight bits without a sign, and eight bits end at 255. Whatever passes it starts
-# again at 0:
+# No error, no warning. The :term:`dtype` is ``uint8``: eight bits, without a sign, and eight bits end at 255. What passes 255 starts again
+# at 0, like the mileage counter of a car:
 #
 # .. math:: v + 100 \;\rightarrow\; (v + 100) \bmod 256
 
-import numpy as np
-
-print("dtype:", china.dtype, "  share of numbers that wrapped:", f"{(brighter < china).mean():.0%}")
-assert brighter.dtype == np.uint8
+print("a pixel of the sky:", china[10, 10], "->", brighter[10, 10])
+print(f"numbers that wrapped: {(brighter < china).mean():.0%}")
 assert np.array_equal(brighter, (china.astype(int) + 100) % 256)
-assert np.array_equal(brighter < china, china > 155)  # 155 + 100 is the last that fits
 
 # %%
-# The mend: compute where there is room, stop at 255, come back. Or work in floats from 0 to 1, as networks do.
+# The fix: compute where there is room, stop at 255, and come back.
 
-mended = np.clip(china.astype(np.int16) + 100, 0, 255).astype(np.uint8)
-by_condition = np.where(china > 155, 255, brighter)
-in_floats = np.minimum(china / 255 + 100 / 255, 1)
-assert np.array_equal(mended, by_condition)
-np.testing.assert_allclose(in_floats, mended / 255)
-assert (mended >= china).all()
-axes = show(2.4, china=china, clipped=mended)
+roomy = china.astype(np.int16) + 100
+clipped = np.clip(roomy, 0, 255).astype(np.uint8)
+print("the same pixel:", clipped[10, 10])
+assert (clipped >= china).all()
+axes = show({"china": china, "clipped": clipped}, height=2.4)
 
 # %%
 # .. caption:: The same 100, clipped: everything is brighter, and what was bright before is now white.
@@ -70,81 +78,84 @@ axes = show(2.4, china=china, clipped=mended)
 # Is it x first, or row first?
 # ----------------------------
 #
-# The shape reads height, width, channel: an image file's order, called HWC. The first index goes *down*, the second to the right. Plots
-# and image editors say x, y, which is the other way round. Ask for a pixel in both orders and you get two pixels.
+# The shape (427, 640, 3) reads height, width, channel, in short HWC. The first index goes *down*, the second to the right. An image editor
+# says x, y, which is the other way round. Ask for a pixel in both orders and you get two pixels:
 
-height, width, channels = china.shape
-x, y = 205, 40  # the golden ball on top of the roof, in the coordinates of an image editor
-print("shape", china.shape, "  china[y, x]", china[y, x], "  china[x, y]", china[x, y])
-assert (height, width, channels) == (427, 640, 3) and china.nbytes == 427 * 640 * 3
-assert not np.array_equal(china[y, x], china[x, y])
-
-(ax,) = show(4.2, two_orders=china)
-for row, column, name in ((y, x, "china[y, x]"), (x, y, "china[x, y]")):
-    ax.plot(column, row, "o", markersize=9, markeredgecolor="white", color="C3")
-    label = {"textcoords": "offset points", "family": "monospace", "color": "white", "va": "center"}
-    ax.annotate(name, (column, row), (10, 0), bbox={"facecolor": "0.1", "edgecolor": "none", "pad": 3}, **label)
+x, y = 205, 40  # the golden ball on the roof, as an image editor counts
+print("china[y, x]", china[y, x], "  china[x, y]", china[x, y])
+assert china.shape == (427, 640, 3)
 
 # %%
-# .. caption:: One pair of numbers, two places. Arrays count rows first; only the upper dot is where an image editor would put it.
+
+# fold: the two places
+(ax,) = show({"one pair of numbers": china}, height=4.2)
+box = {"facecolor": "0.1", "edgecolor": "none", "pad": 3}
+text = {"family": "monospace", "color": "white", "va": "center", "bbox": box}
+for row, column, name in [(y, x, "china[y, x]"), (x, y, "china[x, y]")]:
+    ax.plot(column, row, "o", markersize=9, markeredgecolor="white", color="C3")
+    ax.annotate(name, (column, row), (10, 0), textcoords="offset points", **text)
+
+# %%
+# .. caption:: Arrays count rows first; only the upper dot is where an image editor would put it.
 #    :alt: The pavilion with two marked points: one on the ball on top of its roof, labelled china[y, x], and one at the left edge
 #       beneath the roofs, labelled china[x, y].
 #
-# On a square picture both orders are legal everywhere, and the mistake shows only in the result. Here the width helps: x may be larger
-# than any row.
+# On a square picture both orders are legal everywhere, and the mistake shows only in the result. Here the width helps, because x may be
+# larger than any row:
 
 try:
     china[600, 40]
 except IndexError as error:
     print("IndexError:", error)
-else:
-    raise AssertionError("there is no row 600")
 
 crop = china[25:255, 60:355]  # rows, then columns
-assert crop.shape == (255 - 25, 355 - 60, 3) and np.array_equal(crop[0, 0], china[25, 60])
-assert np.shares_memory(crop, china)  # a view: write into it and you paint on the photograph
+print("crop:", crop.shape)
+assert np.shares_memory(crop, china)
 
 # %%
+# The crop is a :term:`view`: paint on it and you paint on the photograph.
+#
 # What is in a channel?
 # ---------------------
 #
-# The last axis has three places: red, green, blue. Each :term:`channel` is a grey picture of its own. Split them, and stacking them gives
-# the photograph back. How bright does a pixel look? Our eyes weigh green most and blue least; television has used these weights for
-# decades :cite:p:`itu2011`:
+# The last axis has three places: red, green, blue. Each :term:`channel` is a grey picture of its own. How bright does a pixel look? Our
+# eyes weigh green most and blue least; television has used these weights for decades :cite:p:`itu2011`:
 #
 # .. math:: Y = 0.299\,R + 0.587\,G + 0.114\,B
 #
-# That is a sum over the channel axis, so the channel axis disappears: a matrix product with three weights.
+# That is a sum over the channels, so their axis disappears: a product with three weights.
 
-red, green, blue = (flower[:, :, k] for k in range(3))
+red, green, blue = flower[:, :, 0], flower[:, :, 1], flower[:, :, 2]
+luminance = flower @ np.array([0.299, 0.587, 0.114])
+
+r, g, b = flower[200, 250].tolist()  # a petal
+print(f"by hand {0.299 * r + 0.587 * g + 0.114 * b:.2f}")
+print(f"by @    {luminance[200, 250]:.2f}", luminance.shape)
+np.testing.assert_allclose(luminance, 0.299 * red + 0.587 * green + 0.114 * blue)
 assert np.array_equal(np.stack([red, green, blue], axis=2), flower)
 
-weights = np.array([0.299, 0.587, 0.114])
-luminance = flower @ weights
-r, g, b = flower[200, 250].tolist()  # a petal
-print(f"red {r}, green {g}, blue {b}: by hand {0.299 * r + 0.587 * g + 0.114 * b:.2f}, by @ {luminance[200, 250]:.2f}")
-assert luminance.shape == (427, 640)
-np.testing.assert_allclose(luminance, 0.299 * red + 0.587 * green + 0.114 * blue)
-np.testing.assert_allclose(weights.sum(), 1)  # so grey stays as bright as it was
+# %%
 
-pieces = {"red": red, "green": green, "blue": blue, "luminance": luminance}
-axes = show(1.9, **{name: piece[75:365, 160:450] for name, piece in pieces.items()})
+# fold: the channels and their weighted sum
+grey = {"red": red, "green": green, "blue": blue, "luminance": luminance}
+grey = {name: picture[75:365, 160:450] for name, picture in grey.items()}
+axes = show(grey, height=1.9)
 
 # %%
 # .. caption:: One channel at a time, and weighed together. Orange is much red, some green and little blue.
 #    :alt: Four grey pictures of a dahlia: nearly white in red, middling in green, dark in blue, and in luminance between red and green.
 #
-# What happens when the channels change places?
-# ---------------------------------------------
+# What if the channels change places?
+# -----------------------------------
 #
-# A slice with step -1 along the last axis turns red, green, blue into blue, green, red. Some libraries read files in that order (BGR),
-# and a network that was trained on the other one gets such a picture without complaint: same shape, same dtype, same values. Only the
-# labels of the channels are wrong, and nobody stored those.
+# A step of -1 along the last axis turns red, green, blue into blue, green, red. Some libraries read files in that order. A network that was
+# trained on the other order takes the picture without complaint: same shape, same dtype, same numbers. Only their meaning has changed, and
+# nobody stored that.
 
 bgr = flower[:, :, ::-1]
-assert bgr.shape == flower.shape and np.array_equal(bgr[:, :, 0], flower[:, :, 2])
-assert np.array_equal(bgr.sum(axis=2), flower.sum(axis=2)) and np.shares_memory(bgr, flower)
-axes = show(2.4, rgb=flower, bgr=bgr)
+print(flower[200, 250], "->", bgr[200, 250])
+assert bgr.shape == flower.shape and np.array_equal(bgr[:, :, 0], blue)
+axes = show({"rgb": flower, "bgr": bgr}, height=2.4)
 
 # %%
 # .. caption:: The same numbers, with the first and last channel exchanged. An orange dahlia has become a blue one.
@@ -154,16 +165,15 @@ axes = show(2.4, rgb=flower, bgr=bgr)
 # --------------------------------
 #
 # A step of -1 along axis 0 turns a picture upside down. Darken that copy, join it below the first, and the pavilion stands in still water.
-# :func:`numpy.concatenate` joins along an axis that exists; the other sizes must agree.
+# :func:`numpy.concatenate` joins along an axis that exists.
 
 shore = 330
 upper = china[:shore]
-mirrored = (upper[::-1] * np.array([0.45, 0.6, 0.7])).astype(np.uint8)  # less red than blue: water
-lake = np.concatenate([upper, mirrored[:200]], axis=0)
-assert lake.shape == (shore + 200, 640, 3)
-assert np.array_equal(upper[::-1][0], china[shore - 1]) and np.array_equal(upper[::-1][::-1], upper)
-assert (lake[shore] <= lake[shore - 1]).all()  # the rows on both sides of the shore are the same, one darker
-(ax,) = show(4.6, a_lake=lake)
+darker = upper[::-1] * np.array([0.45, 0.6, 0.7])  # less red than blue: water
+lake = np.concatenate([upper, darker[:200].astype(np.uint8)], axis=0)
+print(upper.shape, "and 200 rows give", lake.shape)
+assert (lake[shore] <= lake[shore - 1]).all()  # the same row twice, one darker
+(ax,) = show({"a lake": lake}, height=4.6)
 
 # %%
 # .. caption:: A mirror image, darkened channel by channel and joined below the original.
@@ -172,35 +182,36 @@ assert (lake[shore] <= lake[shore - 1]).all()  # the rows on both sides of the s
 # How does a mosaic work without a loop?
 # --------------------------------------
 #
-# Cut the picture into blocks of :math:`s \times s` pixels and replace each by its mean:
+# You want to make a face, or here a flower, unrecognisable. Cut the picture into blocks of :math:`s \times s` pixels and replace each block
+# by its mean:
 #
 # .. math:: m_{ijc} = \frac{1}{s^2} \sum_{p=0}^{s-1} \sum_{q=0}^{s-1} v_{\,si+p,\; sj+q,\; c}
 #
-# The trick is to give the blocks axes of their own. Row :math:`si + p` is row :math:`p` of block :math:`i`, so an axis of 416 rows splits
-# into 26 blocks of 16, and a mean over the two inner axes makes those two disappear.
+# Row :math:`si + p` of the picture is row :math:`p` of block :math:`i`. So an axis of 416 rows can be read as two: 26 blocks of 16 rows. A
+# mean over the two inner axes makes those two disappear.
 
 s = 16
-even = flower[: height // s * s, : width // s * s]  # whole blocks only
-blocks = even.reshape(height // s, s, width // s, s, 3)
+rows, columns = 427 // s, 640 // s  # whole blocks only
+even = flower[: rows * s, : columns * s]
+blocks = even.reshape(rows, s, columns, s, 3)
 mosaic = blocks.mean(axis=(1, 3))
 print(even.shape, "->", blocks.shape, "->", mosaic.shape)
 
-by_loops = np.zeros(mosaic.shape)
-for i in range(mosaic.shape[0]):
-    for j in range(mosaic.shape[1]):
-        by_loops[i, j] = even[s * i : s * i + s, s * j : s * j + s].mean(axis=(0, 1))
-np.testing.assert_allclose(mosaic, by_loops)
-np.testing.assert_allclose(mosaic.mean(axis=(0, 1)), even.mean(axis=(0, 1)))  # blocks of equal size keep the mean
+by_loop = np.zeros(mosaic.shape)
+for i in range(rows):
+    for j in range(columns):
+        block = even[s * i : s * i + s, s * j : s * j + s]
+        by_loop[i, j] = block.mean(axis=(0, 1))
+np.testing.assert_allclose(mosaic, by_loop)
 
 # %%
 # To draw it, repeat every block along both axes. Half photograph, half mosaic, joined along axis 1:
 
 tiles = mosaic.astype(np.uint8).repeat(s, axis=0).repeat(s, axis=1)
-assert tiles.shape == even.shape and np.array_equal(tiles[::s, ::s], mosaic.astype(np.uint8))
-half = width // s // 2 * s
+half = columns // 2 * s
 joined = np.concatenate([even[:, :half], tiles[:, half:]], axis=1)
 assert joined.shape == even.shape
-(ax,) = show(4.2, half_and_half=joined)
+(ax,) = show({"half and half": joined}, height=4.2)
 
 # %%
 # .. caption:: Right of the middle, each square of 256 pixels shows one colour, their mean. The flower can still be recognised.
@@ -209,109 +220,172 @@ assert joined.shape == even.shape
 # How do I keep only the flower?
 # ------------------------------
 #
-# With a condition. The petals have more red than blue, the leaves do not. The obvious line, ``red - blue > 40``, walks into the first trap
-# again: ``uint8`` has no negative numbers, so where blue is the larger, the difference wraps to something large and passes.
+# With a condition. Petals have more red than blue; leaves do not. So you write ``red - blue > 40``, and nearly everything passes. It is the
+# first trap again: ``uint8`` has no negative numbers, so where blue is larger, the difference wraps to something large. Give one side a
+# sign first.
 
 wrong = red - blue > 40
 mask = red.astype(int) - blue > 40
-print(f"picked by uint8 {wrong.mean():.0%}, by integers {mask.mean():.0%}")
-assert mask.dtype == bool and mask.shape == (427, 640)
-assert wrong[mask].all() and (wrong & (red < blue)).sum() > 10_000  # all that is right, and plenty of blue
-assert not (mask & (red < blue)).any()
+print(f"picked in uint8 {wrong.mean():.0%}, in integers with a sign {mask.mean():.0%}")
+assert (wrong & (red < blue)).any() and not (mask & (red < blue)).any()
 
 grey = luminance.astype(np.uint8)
 splash = np.where(mask[:, :, np.newaxis], flower, grey[:, :, np.newaxis])
-assert np.array_equal(splash[mask], flower[mask]) and (np.ptp(splash[~mask], axis=1) == 0).all()
-axes = show(1.7, uint8_mask=wrong * 200, integer_mask=mask * 200, splash=splash)
+pictures = {"uint8": wrong * 200, "with a sign": mask * 200, "splash": splash}
+axes = show(pictures, height=1.7)
 
 # %%
 # .. caption:: Pale is what the condition picked: nearly everything, or the flower. The second mask decides where colour stays.
 #    :alt: Three pictures. The first mask is pale everywhere but for a thin outline of the flower; the second is pale on the flower and
 #       black elsewhere. In the third the flower is orange and everything else grey.
 #
-# ``mask`` has shape (427, 640) and the photograph (427, 640, 3): a new axis at the end lets broadcasting use one decision for three
+# The mask has shape (427, 640), the photograph (427, 640, 3). A new axis at the end lets :term:`broadcasting` use one decision for three
 # channels.
 #
 # How does it get into PyTorch?
 # -----------------------------
 #
-# A network wants channels first: CHW. Moving an axis is :func:`numpy.transpose`. Reshaping to the same shape looks right to
-# every check of shapes, and cuts the row of numbers at other places: the first row of the "red" channel then holds red, green, blue,
-# red, green, blue.
+# A network wants channels first, CHW. To move an axis, call :func:`numpy.transpose`. ``reshape`` to the same shape satisfies every check of
+# shapes, and is wrong: it keeps the order of the numbers in memory, red, green, blue, red, green, blue, and calls the first third of them
+# "red".
 
 chw = flower.transpose(2, 0, 1)
-scrambled = flower.reshape(3, height, width)
-assert chw.shape == scrambled.shape == (3, 427, 640)
-assert np.array_equal(chw[0], flower[:, :, 0])
-assert scrambled[0, 0, :6].tolist() == [*flower[0, 0].tolist(), *flower[0, 1].tolist()]
-axes = show(2.4, **{"transpose: red": chw[0], "reshape: 'red'": scrambled[0]})
+scrambled = flower.reshape(3, 427, 640)
+print("red channel begins", chw[0, 0, :6], " after reshape", scrambled[0, 0, :6])
+assert np.array_equal(chw[0], red)
+axes = show({"transpose": chw[0], "reshape": scrambled[0]}, height=2.4)
 
 # %%
-# .. caption:: Channel 0 after ``transpose`` and after ``reshape``. The second is the top third of the photograph, its left, middle and
-#    right parts woven into one another.
+# .. caption:: Channel 0 after ``transpose`` and after ``reshape``: the red picture, and the top third of the photograph torn apart.
 #    :alt: On the left a grey dahlia, undistorted. On the right, behind a fine weave of rows and columns, the upper rim of the flower,
 #       three times as large.
 #
-# Now hand it over. :func:`torch.from_numpy` shares the memory; the sums of the channels agree to the last pixel, and a ``uint8`` tensor
-# wraps as the array did.
+# Now hand it over. :func:`torch.from_numpy` shares the memory, so not one pixel is copied. The helper package has the same photographs, as
+# PyTorch wants them:
 
 import torch
+from pytorch_course.datasets import photographs
 
 image = torch.from_numpy(chw)
-print(tuple(image.shape), image.dtype, "sums per channel:", image.sum(dim=(1, 2)).tolist())
-assert image.sum(dim=(1, 2)).tolist() == flower.sum(axis=(0, 1)).tolist()
-assert image.data_ptr() == flower.ctypes.data  # not one pixel was copied
-assert torch.equal(image + 100, torch.from_numpy(chw + 100))  # PyTorch wraps, too
+print(tuple(image.shape), image.dtype)
+assert image.data_ptr() == flower.ctypes.data
+assert torch.equal(image, photographs().columns["image"][1])
 
 # %%
-# Layers refuse bytes, so the usual next step is a float from 0 to 1. A layer that you will meet in many networks,
+# Layers refuse bytes. The usual next step is a float from 0 to 1. A layer that you will meet in many networks,
 # :func:`torch.nn.functional.avg_pool2d`, then computes your mosaic.
 
 try:
     torch.nn.functional.avg_pool2d(image, s)
 except RuntimeError as error:
-    print(f"{type(error).__name__}:", error)
-else:
-    raise AssertionError("a layer took bytes")
+    print("RuntimeError:", error)
 
 ready = image.float() / 255
-torch.testing.assert_close(ready, torch.from_numpy(np.float32(chw) / 255))
-assert 0 <= ready.min() and ready.max() <= 1 and ready.dtype == torch.float32
-
-pooled = torch.nn.functional.avg_pool2d(image.double(), s)  # drops incomplete blocks, as we did
-torch.testing.assert_close(pooled, torch.from_numpy(mosaic).permute(2, 0, 1))
+pooled = torch.nn.functional.avg_pool2d(ready, s)
+print(f"from {ready.min():.2f} to {ready.max():.2f}, pooled to {tuple(pooled.shape)}")
+by_layer = pooled.permute(1, 2, 0) * 255
+torch.testing.assert_close(
+    by_layer, torch.from_numpy(mosaic).float(), rtol=1e-5, atol=1e-3
+)
 
 # %%
-# Mirrored pictures are the exception: a tensor has no negative strides, so PyTorch refuses the view. Copy first.
+# A mirrored picture does not go through: a tensor has no negative strides, so PyTorch cannot read the view. Copy first.
 
+mirrored = flower[:, ::-1]
 try:
-    torch.from_numpy(flower[:, ::-1])
+    torch.from_numpy(mirrored)
 except ValueError as error:
     print("ValueError:", str(error).split(",")[0])
-else:
-    raise AssertionError("a negative stride went through")
-assert torch.equal(torch.from_numpy(flower[:, ::-1].copy()), torch.from_numpy(flower).flip(1))
+tensor = torch.from_numpy(mirrored.copy())
+assert torch.equal(tensor, torch.from_numpy(flower).flip(1))
+
+# %%
+# Take this with you
+# ------------------
+#
+# Leave ``uint8`` before you add or subtract. Index ``[row, column, channel]``. Move axes with ``transpose`` or ``permute``, not
+# ``reshape``.
+
+picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+brighter = np.clip(picture.astype(int) + 100, 0, 255).astype(np.uint8)
+crop = picture[8:40, 16:48]  # rows, then columns
+mirrored = picture[:, ::-1].copy()  # the copy lets it into PyTorch
+tensor = torch.from_numpy(picture).permute(2, 0, 1).float() / 255  # CHW, 0 to 1
+batch = tensor.unsqueeze(0)  # NCHW, what a network takes
+back = (tensor * 255).round().byte().permute(1, 2, 0).numpy()  # HWC, to draw
+print(crop.shape, tuple(batch.shape), back.dtype, abs(back - picture).max())
 
 # %%
 # Change something
 # ----------------
 #
-# * Take 100 away instead of adding it. Which parts of the picture break now, and what does the clipped version look like?
-# * Set ``s = 40``. Which shapes are printed, and how many pixels are lost at the edges? Is it still a dahlia?
-# * Make the mask for ``china`` with the same condition. What will stay coloured: the roofs, the trees or the lake?
+# * In the first cell, take 100 away instead of adding it. Which parts of the picture break now?
+# * Set ``s = 40``. Which shapes are printed, and how many pixels are lost at the edges?
+# * Make the lake by ``upper[:, ::-1]`` instead of ``upper[::-1]``. What do you see in the water?
+#
+# .. dropdown:: What happens
+#
+#    * What was dark is now bright: 50 - 100 gives 206. The roofs and the trees break, the sky is merely darker. The assert on the wrapped
+#      numbers objects.
+#    * (400, 640, 3), (10, 40, 16, 40, 3) and (10, 16, 3). The last 27 rows are lost, 17,280 pixels; no column is, since 640 is 16 × 40.
+#    * A second pavilion, upright, exchanged left for right. The shore does not meet its mirror image, so the assert objects.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict two pixels
 #
-# 1. Frame a picture: write ``frame(image, width)`` that paints a white border on a copy and leaves the original as it was. Which line
-#    makes the difference?
-# 2. Turn a picture by 90 degrees with ``transpose`` and one flip, and check yourself with :func:`numpy.rot90`.
-# 3. Undo the mosaic's first step: from ``blocks`` of shape (26, 16, 40, 16, 3) get the 1,040 blocks as a batch of shape
-#    (1040, 16, 16, 3). Why does ``reshape`` alone not do it?
+#    In ``uint8``, what are ``200 + 100`` and ``40 - 60``? Answer with a list of two numbers.
+
+### BEGIN SOLUTION
+guess = [44, 236]
+### END SOLUTION
+
+bright, dark = np.array([200], dtype=np.uint8), np.array([40], dtype=np.uint8)
+expect(guess, (bright + 100).tolist() + (dark - 60).tolist())
+
+# %%
+# .. exercise:: Put a frame around a picture
 #
-# .. dropdown:: Answers
+#    Write ``framed(picture, width)``: it returns the picture with a white border of ``width`` pixels painted over its edges. The picture
+#    that came in stays as it was.
+
+
+def framed(picture, width):
+    ### BEGIN SOLUTION
+    result = np.full_like(picture, 255)
+    inside = (slice(width, -width), slice(width, -width))
+    result[inside] = picture[inside]
+    return result
+    ### END SOLUTION
+
+
+def frame_and_input():
+    picture = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
+    result = framed(picture, 2)
+    return (result == 255).sum(), result[2, 3].tolist(), picture.sum()
+
+
+expect(frame_and_input, (5 * 6 * 3 - 1 * 2 * 3, [45, 46, 47], 90 * 89 // 2))
+
+# %%
+# .. exercise:: Fix a list of blocks
 #
-#    1. ``framed = image.copy()``; then four slices such as ``framed[:width] = 255``. Without ``copy`` you paint on the original.
-#    2. ``image.transpose(1, 0, 2)[::-1]`` equals ``np.rot90(image)``.
-#    3. ``blocks.transpose(0, 2, 1, 3, 4).reshape(-1, 16, 16, 3)``. The two axes that count blocks must be neighbours first; ``reshape``
-#       alone merges numbers that do not belong to one block.
+#    You want the blocks of a grey picture one after the other, as a batch of shape (blocks, s, s). A colleague wrote
+#    ``picture.reshape(-1, s, s)``: the shape is right, the blocks are not. Write ``cut``, without a loop.
+
+
+def cut(picture, s):
+    ### BEGIN SOLUTION
+    rows, columns = picture.shape[0] // s, picture.shape[1] // s
+    blocks = picture.reshape(rows, s, columns, s)
+    return blocks.transpose(0, 2, 1, 3).reshape(-1, s, s)
+    ### END SOLUTION
+
+
+small = np.arange(24).reshape(4, 6)
+corners = [small[i : i + 2, j : j + 2] for i in (0, 2) for j in (0, 2, 4)]
+expect(lambda: cut(small, 2), np.array(corners))

@@ -2,177 +2,215 @@ r"""
 Making tensors
 ==============
 
-Make a tensor from a list, from a rule, from chance or from NumPy, and say its dtype and whose memory it uses before you print it.
+Make a tensor from a list, a rule, chance or NumPy, and say its dtype and whose memory it uses before you print it.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays
    :data: none
+   :keywords: torch.tensor, torch.Tensor, FloatTensor, LongTensor, dtype, finfo, iinfo, overflow, half precision, bfloat16,
+      set_default_dtype, set_default_device, set_default_tensor_type is deprecated, from_numpy, as_tensor, dlpack, data_ptr,
+      arange, linspace, randn, manual_seed, value cannot be converted to type uint8 without overflow
 """
 
 # %%
-# Does one capital letter matter?
-# -------------------------------
+# Why has my counter stopped?
+# ---------------------------
 #
-# A tensor is what goes into every layer of a network and what comes out of it. You have the number 3 and want it as a tensor. Two names
-# offer themselves.
+# You count the visitors of a museum: 3,000 people pass, and each adds 1. Four counters start at 0. They differ only in the type of number.
 
 import torch
 
-print(torch.tensor(3), torch.tensor(3).shape)
-print(torch.Tensor(3).shape)
-
-assert torch.tensor(3).shape == () and torch.tensor(3).item() == 3
-assert torch.Tensor(3).shape == (3,)  # a size, not a value
-
-# %%
-# :func:`torch.tensor` reads a *value*. :class:`torch.Tensor` with a number reads a *size* and hands you three cells with whatever the
-# memory held before: we do not print them, because they differ on every run. The capital letter costs more than that. Given a
-# list, it turns every integer into a float, and a float has no room for every integer.
-
-big = [16_777_217]
-print(torch.tensor(big), torch.Tensor(big).long())
-
-assert torch.tensor(big).dtype == torch.int64 and torch.tensor(big).item() == 16_777_217
-assert torch.Tensor(big).dtype == torch.float32 and torch.Tensor(big).item() == 16_777_216
+types = [torch.int64, torch.uint8, torch.float16, torch.bfloat16]
+counters = {dtype: torch.tensor(0, dtype=dtype) for dtype in types}
+history = {dtype: [] for dtype in types}
+for _ in range(3000):
+    for dtype, counter in counters.items():
+        counter += 1
+        history[dtype].append(counter.item())
+for dtype, counter in counters.items():
+    print(f"{dtype!s:<15} {counter.item():g}")
+assert counters[torch.int64] == 3000 and counters[torch.float16] == 2048
 
 # %%
-# One off, and no warning. :class:`torch.Tensor` is the class of all tensors; as a way to *make* one it is a leftover. Make tensors with
-# :func:`torch.tensor`.
-#
-# What can each dtype hold?
-# -------------------------
-#
-# The **dtype** says how many bits a number gets and how they are read. Ask PyTorch for the limits instead of memorising them.
 
-short_names = "Byte Char Short Int Long Half BFloat16 Float Double"  # as in the old name torch.ByteTensor
-print("dtype      bits  smallest      largest       legacy name")
-for short_name in short_names.split():
-    legacy = getattr(torch, f"{short_name}Tensor")
-    dtype = legacy.dtype
-    info = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
-    name = str(dtype).removeprefix("torch.")
-    print(f"{name:<10} {info.bits:4d}  {info.min:<12.5g}  {info.max:<12.5g}  {legacy.__name__}")
-    assert dtype.itemsize * 8 == info.bits
-
-assert (torch.iinfo(torch.uint8).min, torch.iinfo(torch.uint8).max) == (0, 255)
-assert (torch.iinfo(torch.int8).min, torch.iinfo(torch.int8).max) == (-128, 127)
-
-# %%
-# These nine, with ``bool`` and the two complex ones, are the everyday dtypes. Many more exist, for storage and for special hardware.
-# What happens at the edge? Integers wrap around without a word, the way a car's mileage counter does. Image code meets this first,
-# because pixels are ``uint8``.
-
-print("dtypes in torch:", len({value for value in vars(torch).values() if isinstance(value, torch.dtype)}))
-
-pixel = torch.tensor([200], dtype=torch.uint8)
-print(pixel + 100)
-assert (pixel + 100).item() == (200 + 100) % 256
-
-try:
-    torch.tensor([256], dtype=torch.uint8)
-except RuntimeError as error:
-    print("RuntimeError:", error)
-else:
-    raise AssertionError("256 fitted into a byte")
-
-# %%
-# So a *value* that does not fit is refused, and a *result* that does not fit is wrapped.
-#
-# How far apart are two floats?
-# -----------------------------
-#
-# Floats do not wrap; they run out of digits. Between :math:`2^k` and :math:`2^{k+1}` every float type has the same number of values, so
-# the gap between neighbours doubles at each power of two:
-#
-# .. math:: \text{gap}(x) = \varepsilon \cdot 2^{\lfloor \log_2 x \rfloor}
-#
-# where :math:`\varepsilon` is the ``eps`` of :class:`torch.finfo`. We can check it by hand, because the bits of positive floats are
-# ordered like integers: read the bits as an integer, add one, read them as a float again.
-
-AS_INTEGER = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
-
-
-def measured_gap(x):
-    """Return the distance from each positive x to the next larger number of the same dtype."""
-    following = (x.view(AS_INTEGER[x.dtype]) + 1).view(x.dtype)
-    return following.double() - x.double()
-
-
-x = torch.logspace(-2, 4, 601)
-for dtype in AS_INTEGER:
-    cast = x.to(dtype)
-    formula = torch.finfo(dtype).eps * 2.0 ** cast.double().log2().floor()
-    torch.testing.assert_close(measured_gap(cast), formula, rtol=0, atol=0)
-print("formula and bits agree on", len(x), "numbers of each dtype")
-
-# %%
-# The same thing as a picture. Read it at 2048: the next ``float16`` after 2048 is 2050, so adding one to 2048 changes nothing.
-
+# fold: what each counter shows
 import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
 fig, ax = plt.subplots()
-for dtype in AS_INTEGER:
+styles = ["-", "-", "--", ":"]
+for dtype, style in zip(types, styles):
     name = str(dtype).removeprefix("torch.")
-    gaps = measured_gap(x.to(dtype))
-    ax.loglog(x, gaps, base=10)
-    ax.annotate(name, (x[-1], gaps[-1]), xytext=(6, 0), textcoords="offset points", va="center")
-ax.axvline(2048, color="0.6", linestyle=":", linewidth=1)
-ax.set(xlabel="number", ylabel="gap to next number")
+    ax.plot(history[dtype], style, label=name)
+ax.set(xlabel="visitors", ylabel="counter")
+ax.legend()
 
 # %%
-# .. caption:: Each line climbs in steps: the larger the number, the coarser the dtype. ``bfloat16`` is eight times as coarse as
-#       ``float16``.
-#    :alt: Three rising staircases on logarithmic axes. The gap of float32 runs from about one billionth to one thousandth, float16 from
-#       about one hundred-thousandth to eight, bfloat16 from less than one ten-thousandth to sixty-four. A dotted line marks 2048.
-
-half = torch.tensor(2048.0, dtype=torch.float16)
-assert half + 1 == 2048  # lost
-assert torch.tensor(70_000.0).half().isinf()  # float16 ends at 65504
-assert torch.tensor(70_000.0).bfloat16().isfinite()  # bfloat16 reaches as far as float32
-print(torch.tensor(70_000.0).half(), torch.tensor(70_000.0).bfloat16())
-
-square = torch.ones(2, 2, dtype=torch.float16)
-assert (square @ square).dtype == torch.float16 and square.device.type == "cpu"  # half precision computes on a CPU too
-
-# %%
-# Two myths end here. Half precision is not "just smaller": the two 16-bit types trade digits against range. And it is not for GPUs
-# only; the last line multiplied two half-precision matrices on this CPU.
+# .. caption:: ``uint8`` starts again every 256 visitors. ``float16`` stops at 2048, ``bfloat16`` at 256. Only ``int64`` is right.
+#    :alt: Four curves over 3000 visitors. int64 rises as a straight line. uint8 makes twelve small teeth between 0 and 255. float16 follows
+#       the line up to 2048 and is flat from there. bfloat16 is flat at 256.
 #
+# No error and no warning. A network's weights, gradients and counters live in such types, so it pays to know the two ways to fail.
+# Integers **wrap** at their end, as the mileage counter of a car does. Floats **run out of digits**: from 2048 on, the next ``float16``
+# is 2050, and 2048 + 1 is rounded back.
+#
+# What can each dtype hold?
+# -------------------------
+#
+# The :term:`dtype` says how many bits a number gets and how they are read. PyTorch tells you the limits:
+
+# fold: the everyday dtypes, their limits and old names
+integers = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+floats = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+legacy = {}
+print("dtype     bits  smallest      largest      old name, on the CPU and on CUDA")
+for dtype in [torch.bool, *integers, *floats]:
+    limits, ends = None, ("False", "True")
+    if dtype != torch.bool:
+        limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+        ends = (f"{limits.min:.5g}", f"{limits.max:.5g}")
+    legacy[dtype] = torch.empty(0, dtype=dtype).type()
+    name = str(dtype).removeprefix("torch.")
+    cuda = legacy[dtype].replace("torch.", "torch.cuda.")
+    bits = 8 * dtype.itemsize
+    print(f"{name:<9} {bits:4}  {ends[0]:<12}  {ends[1]:<12} {legacy[dtype]}, {cuda}")
+
+# %%
+# Old code asks for a type by the names on the right; write ``dtype=`` instead. Besides these ten there are complex numbers, and many types
+# for storage and special hardware. Half precision is not only for GPUs, and it is not just "smaller": of the two 16-bit types, one has the
+# digits and the other the range.
+
+assert (torch.iinfo(torch.uint8).min, torch.iinfo(torch.uint8).max) == (0, 255)
+assert (torch.iinfo(torch.int8).min, torch.iinfo(torch.int8).max) == (-128, 127)
+assert len(set(legacy.values())) == 10
+
+for dtype in (torch.float16, torch.bfloat16):
+    large = torch.tensor(70_000.0).to(dtype)
+    product = torch.ones(2, 2, dtype=dtype) @ torch.ones(2, 2, dtype=dtype)
+    print(f"{dtype}: 70000 becomes {large.item()}, a product on the {product.device}")
+
+# %%
+# A *value* that does not fit into an integer is refused; a *result* that does not fit is wrapped:
+
+try:
+    torch.tensor(256, dtype=torch.uint8)
+except RuntimeError as error:
+    print("RuntimeError:", error)
+print("200 + 100 =", torch.tensor(200, dtype=torch.uint8) + 100)
+
+# %%
+# How far apart are two floats?
+# -----------------------------
+#
+# Between :math:`2^k` and :math:`2^{k+1}` a float type has the same number of values for every :math:`k`. So the gap between neighbours
+# doubles at each power of two:
+#
+# .. math:: \text{gap}(x) = \varepsilon \cdot 2^{\lfloor \log_2 x \rfloor}
+#
+# with :math:`\varepsilon` the ``eps`` of :class:`torch.finfo`. Check it by hand: the bits of positive floats are ordered like integers, so
+# read the bits as an integer, add one, and read them as a float again.
+
+x = torch.tensor([0.1, 1.0, 255.0, 256.0, 2048.0], dtype=torch.float16)
+bits = x.view(torch.int16)
+following = (bits + 1).view(torch.float16)
+gap = following - x
+exponent = x.float().log2().floor()
+formula = torch.finfo(torch.float16).eps * 2**exponent
+print("number", x.tolist())
+print("gap   ", gap.tolist())
+assert torch.equal(gap.float(), formula)
+
+# %%
+# With a gap of 2 at 2048, adding 1 gets nowhere. ``float32`` counts further, and stops too:
+
+last = torch.tensor(16_777_216.0)
+print(f"{last.dtype}: {last:.0f} + 1 = {last + 1:.0f}")
+assert last + 1 == last
+
+# %%
 # Which dtype do I get when I do not ask?
 # ---------------------------------------
 #
-# Python's integers become ``int64``, its floats become the *default dtype*, and one float in a list makes all of it float.
+# Python's integers become ``int64``, its floats become the *default dtype*. One float in a list makes all of it float.
 
-print(torch.tensor([1, 2]).dtype, torch.tensor([1, 2.0]).dtype, torch.tensor([True, False]).dtype)
-assert torch.get_default_dtype() == torch.float32 == torch.Tensor().dtype
-assert torch.arange(3).dtype == torch.int64 and torch.arange(3.0).dtype == torch.float32
-assert torch.ones(3).dtype == torch.float32 and torch.ones(3, dtype=torch.int8).dtype == torch.int8
-
-torch.set_default_dtype(torch.float64)
-print("after set_default_dtype:", torch.tensor(1.0).dtype, torch.zeros(1).dtype, torch.tensor(1).dtype)
-assert torch.tensor(1.0).dtype == torch.float64 and torch.tensor(1).dtype == torch.int64
-torch.set_default_dtype(torch.float32)  # put it back: it changes every later line of the program
+for values in ([1, 2], [1, 2.0], [True, False]):
+    print(values, torch.tensor(values).dtype)
+assert torch.get_default_dtype() == torch.float32
+assert torch.ones(3).dtype == torch.float32 and torch.arange(3).dtype == torch.int64
 
 # %%
-# A global switch is a trap for whoever reads the next file; passing ``dtype=`` is not. Older code flips the same switch with another
-# function. Its warning is worth reading once, so we catch it instead of hiding it.
+# The other way to write it, with a capital letter, looks like the same thing. Give both the number 3, then a large number in a list:
+
+print(
+    "torch.tensor(3):",
+    torch.tensor(3).shape,
+    "  torch.Tensor(3):",
+    torch.Tensor(3).shape,
+)
+visitors = [16_777_217]
+print(torch.tensor(visitors).tolist(), torch.Tensor(visitors).tolist())
+assert torch.tensor(visitors).dtype == torch.int64
+assert torch.Tensor(visitors).dtype == torch.Tensor().dtype == torch.float32
+
+# %%
+# You expect a spelling; it is another function. :func:`torch.tensor` reads a **value**. :class:`torch.Tensor` reads a number as a **size**
+# and returns three cells with whatever the memory held, and it turns everything in a list into ``float32``, which cost us one visitor.
+# It is the class of all tensors and a leftover as a way to make one. The fix: make tensors with ``torch.tensor``.
+#
+# Can I change the default?
+# -------------------------
+#
+# Yes, for the dtype and for the :term:`device`, and every later line of the program is changed with it. So put it back, whatever happens
+# in between. A device is a context already; the dtype becomes one in a few lines. The device ``"meta"`` has shapes and no memory; with a
+# GPU you would write ``"cuda"``.
+
+from contextlib import contextmanager
+
+
+@contextmanager
+def default_dtype(dtype):
+    """Make floats of this dtype inside a with block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+with default_dtype(torch.float64), torch.device("meta"):
+    inside = torch.zeros(2, 3)
+outside = torch.zeros(2, 3)
+print("inside: ", inside.dtype, inside.device)
+print("outside:", outside.dtype, outside.device)
+assert (inside.dtype, inside.device.type) == (torch.float64, "meta")
+assert (outside.dtype, outside.device.type) == (torch.float32, "cpu")
+
+# %%
+# :func:`torch.set_default_device` is the same for a whole program, and ``None`` takes it back. Old code sets dtype and device together,
+# with a function that now warns:
 
 import warnings
 
-with warnings.catch_warnings(record=True) as caught:
+torch.set_default_device("meta")
+print("default device:", torch.zeros(1).device)
+torch.set_default_device(None)
+assert torch.zeros(1).device.type == "cpu"
+
+with default_dtype(torch.float32), warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    torch.set_default_tensor_type(torch.FloatTensor)
-print(caught[0].category.__name__, "-", str(caught[0].message).split(",")[0])
-assert "deprecated" in str(caught[0].message)
+    torch.set_default_tensor_type("torch.DoubleTensor")
+print(str(caught[0].message).split(",")[0])
+assert torch.zeros(1).dtype == torch.float32
 
 # %%
 # Which rule fills a tensor?
 # --------------------------
 #
-# Most tensors are not typed in; a rule fills them. Predict each line before you read the output.
+# Most tensors are not typed in; a rule fills them. Predict each line before you read it.
 
 rules = {
+    "ones(2, 3)": torch.ones(2, 3),
     "zeros(2, 3)": torch.zeros(2, 3),
     "full((2,), 7)": torch.full((2,), 7),
     "eye(2, 3)": torch.eye(2, 3),
@@ -181,131 +219,204 @@ rules = {
 }
 for call, result in rules.items():
     print(f"{call:<18} {result.tolist()}  {result.dtype}")
-assert rules["arange(1, 4)"].tolist() == [1, 2, 3]  # the end is left out; linspace has both ends
-assert rules["zeros(2, 3)"].sum() == 0 and rules["full((2,), 7)"].dtype == torch.int64
-assert rules["eye(2, 3)"].sum() == 2 and torch.equal(torch.eye(2), torch.ones(2).diag())
+assert rules["zeros(2, 3)"].sum() == 0 and rules["ones(2, 3)"].sum() == 6
+assert torch.equal(torch.eye(2), torch.ones(2).diag())
+assert rules["arange(1, 4)"].tolist() == [1, 2, 3]  # the end is left out
 
 # %%
-# :func:`torch.arange` counts steps, and a float step does not add up to what you think. With :func:`torch.linspace` you say how many
-# numbers you want, and you get as many.
+# :func:`torch.arange` counts steps, and a float step does not add up to what you think. :func:`torch.linspace` takes the number of
+# *points* and includes both ends, so five points have four gaps between them.
 
-print(torch.arange(1, 1.3, 0.1), torch.linspace(1, 1.2, 3))
-assert len(torch.arange(1, 1.3, 0.1)) == 4  # the end that should be left out is there
-assert len(torch.linspace(1, 1.2, 3)) == 3
+print(torch.arange(1, 1.3, 0.1))  # the end that is left out is there
+points = torch.linspace(0, 1, 5)
+print(points, "gaps", points.diff())
+assert len(torch.arange(1, 1.3, 0.1)) == 4
+assert points[0] == 0 and points[-1] == 1
+assert points.diff().tolist() == [0.25] * 4
 
 # %%
-# Some tensors borrow everything but the values: the ``*_like`` functions and the ``new_*`` methods copy shape, dtype and device from a
-# tensor that you have. :func:`torch.empty` fills nothing at all; use it only when you write every cell yourself.
+# ``*_like`` and ``new_*`` borrow shape, dtype and device from a tensor that you have. :func:`torch.empty` fills nothing; use it when you
+# write every cell yourself.
 
 pattern = torch.zeros(2, 3, dtype=torch.float64)
-for borrowed in (
-    torch.ones_like(pattern),
-    torch.full_like(pattern, 2),
-    torch.empty_like(pattern),
-    pattern.new_ones(2, 3),
-):
-    assert borrowed.shape == (2, 3) and borrowed.dtype == torch.float64
-
-# %%
-# Three calls that tables of functions often promise do not exist. An identity has two sides and no third, ``linspace`` needs its number
-# of steps, and :func:`torch.normal` with two plain numbers needs a size.
-
-wrong_calls = (lambda: torch.eye(2, 3, 4), lambda: torch.linspace(1, 10), lambda: torch.normal(0.0, 1.0))
-for call in wrong_calls:
-    try:
-        call()
-    except TypeError as error:
-        print("TypeError:", str(error).split("\n")[0].split(":")[0])
-    else:
-        raise AssertionError("one of the wrong calls went through")
+borrowed = [torch.ones_like(pattern), torch.full_like(pattern, 2)]
+borrowed += [torch.empty_like(pattern), pattern.new_ones(2, 3)]
+print({(tuple(tensor.shape), tensor.dtype) for tensor in borrowed})
+assert all(tensor.dtype == torch.float64 for tensor in borrowed)
 
 # %%
 # And when chance fills it?
 # -------------------------
 #
-# ``rand`` is uniform on [0, 1), ``randn`` is normal with mean 0 and variance 1, ``normal`` takes mean and standard deviation, ``randperm``
-# shuffles. A **seed** makes chance repeatable: same seed, same numbers.
+# ``rand`` is uniform on [0, 1), ``randn`` is normal with mean 0 and variance 1, ``randperm`` shuffles. ``normal`` takes a mean and a
+# deviation, as two numbers with a size, or as two tensors with one pair per element. The same :term:`seed` gives the same numbers.
 
 torch.manual_seed(0)
-first = torch.randn(10_000)
-torch.manual_seed(0)
-assert torch.equal(first, torch.randn(10_000))
+uniform, standard = torch.rand(10_000), torch.randn(10_000)
+heights = torch.normal(170.0, 8.0, size=(10_000,))
+columns = torch.tensor([0.0, 10.0, 100.0]).expand(10_000, 3)
+several = torch.normal(mean=columns, std=torch.tensor([1.0, 0.1, 10.0]))
+for name, sample in [("rand", uniform), ("randn", standard), ("normal", heights)]:
+    print(f"{name:<7} mean {sample.mean():6.2f}  deviation {sample.std():.2f}")
+for k in range(3):
+    print(
+        f"normal  mean {several[:, k].mean():6.2f}  deviation {several[:, k].std():.2f}"
+    )
 
-uniform, shifted = torch.rand(10_000), torch.normal(5.0, 2.0, size=(10_000,))
-print(f"rand    mean {uniform.mean():.2f}  smallest {uniform.min():.2f}  largest {uniform.max():.2f}")
-print(f"randn   mean {first.mean():.2f}  deviation {first.std():.2f}")
-print(f"normal  mean {shifted.mean():.2f}  deviation {shifted.std():.2f}")
-assert 0 <= uniform.min() and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.02
-assert abs(first.mean()) < 0.05 and abs(shifted.mean() - 5) < 0.1 and abs(shifted.std() - 2) < 0.1
+torch.manual_seed(0)
+assert torch.equal(uniform, torch.rand(10_000))
+assert 0 <= uniform.min() and uniform.max() < 1
+assert abs(standard.mean()) < 0.05 and abs(several[:, 2].std() - 10) < 0.5
 assert sorted(torch.randperm(10).tolist()) == list(range(10))
+
+# %%
+# Three calls from old tables do not exist: an identity has two sides, ``linspace`` needs its number of points, and ``normal`` with two
+# plain numbers needs a size.
+
+calls = [
+    lambda: torch.eye(2, 3, 4),
+    lambda: torch.linspace(1, 10),
+    lambda: torch.normal(0.0, 1.0),
+]
+for call in calls:
+    try:
+        call()
+    except TypeError as error:
+        print("TypeError:", str(error).split(", but")[0].split("\n")[0])
 
 # %%
 # Whose memory is it?
 # -------------------
 #
-# NumPy and PyTorch can read the same bytes. That makes the hand-over free, and it makes one array change behind the other's back. Four
-# ways in, two dtypes: which of them *alias* (share memory) and which *copy*?
+# You read a file into an array, make a tensor of it and normalise the tensor in place. Is the array still what you read? NumPy and PyTorch
+# can use the same bytes: an :term:`alias`. Or the tensor has a :term:`copy`. Four ways in, two dtypes; the first byte's address tells:
 
 import numpy as np
 
-ways = {"tensor": torch.tensor, "as_tensor": torch.as_tensor, "from_numpy": torch.from_numpy, "Tensor": torch.Tensor}
-shares = torch.zeros(len(ways), 2, dtype=torch.bool)
-for row, (name, convert) in enumerate(ways.items()):
-    for column, dtype in enumerate((np.float32, np.float64)):
-        array = np.zeros(2, dtype=dtype)
-        result = convert(array)
-        array[0] = 7
-        shares[row, column] = result[0] == 7
-        word = "alias" if result[0] == 7 else "copy "
-        print(f"{name:<11} {array.dtype}  {word}  -> {result.dtype}")
-assert shares.tolist() == [[False, False], [True, True], [True, True], [True, False]]
+found = []
+for dtype in (np.float32, np.float64):
+    array = np.zeros(2, dtype)
+    for name in ("tensor", "as_tensor", "from_numpy", "Tensor"):
+        result = getattr(torch, name)(array)
+        same = result.data_ptr() == array.ctypes.data
+        found.append((name, "alias" if same else "copy", result.dtype))
+        print(f"{array.dtype}  {name:<11} {found[-1][1]:<6} {result.dtype}")
+single, double = torch.float32, torch.float64
+assert found[:2] == [("tensor", "copy", single), ("as_tensor", "alias", single)]
+assert found[2:4] == [("from_numpy", "alias", single), ("Tensor", "alias", single)]
+assert found[4:6] == [("tensor", "copy", double), ("as_tensor", "alias", double)]
+assert found[6:] == [("from_numpy", "alias", double), ("Tensor", "copy", single)]
 
 # %%
-# The last row is the trap: the capital letter copies a ``float64`` array (NumPy's default), rounding it, but *shares* a ``float32`` one.
-# Whether your data can change under your feet depends on a dtype you did not choose. Say what you want: :func:`torch.tensor` to copy,
-# :func:`torch.from_numpy` to share. The way back, :meth:`torch.Tensor.numpy`, shares as well.
+# The last row of each half is the trap. The capital letter copies NumPy's usual ``float64``, rounding it, and *shares* ``float32``.
+# Whether your array changes depends on a dtype that you did not choose. The fix: :func:`torch.tensor` to copy,
+# :func:`torch.from_numpy` to share. The way back, :meth:`torch.Tensor.numpy`, shares as well:
 
 weights = torch.ones(3)
-view = weights.numpy()
+array = weights.numpy()
 weights[0] = 9
-assert view[0] == 9 and view.ctypes.data == weights.data_ptr()
-assert torch.from_dlpack(view).data_ptr() == weights.data_ptr()  # the exchange protocol that all array libraries speak
-
-angles = np.linspace(0, 1, 5)
-np.testing.assert_allclose(np.sin(angles) @ angles, (torch.from_numpy(angles).sin() @ torch.from_numpy(angles)).numpy())
+print(array, torch.from_dlpack(array).data_ptr() - weights.data_ptr(), "bytes apart")
+assert array[0] == 9 and torch.from_dlpack(array).data_ptr() == weights.data_ptr()
 
 # %%
-# The last line computes one thing in two libraries and gets one answer. What you learn here about shapes, dtypes and shared memory
-# carries over to every array library that you will meet.
+# :func:`torch.from_dlpack` speaks the protocol by which all array libraries hand over memory.
 #
 # How do I look at one I was given?
 # ---------------------------------
 
-batch = torch.zeros(32, 1, 28, 28)
-print(batch.shape, batch.ndim, batch.numel(), batch.dtype, batch.device)
-assert batch.shape == batch.size() == (32, 1, 28, 28) and isinstance(batch.shape, tuple)
-assert batch.numel() == 32 * 28 * 28 and batch.nbytes == 4 * batch.numel()
+batch = torch.zeros(32, 1, 28, 30)
+print(batch.shape, batch.ndim, batch.numel(), batch.dtype, batch.device, batch.nbytes)
+assert batch.shape == batch.size() == (32, 1, 28, 30)
+assert isinstance(batch.shape, tuple) and batch.nbytes == 4 * batch.numel()
+
+# %%
+# Take this with you
+# ------------------
+#
+# Make tensors with a small letter, say the dtype when it matters, and decide whether to copy or to share an array.
+
+generator = torch.Generator().manual_seed(0)
+labels = torch.tensor([2, 0, 1])  # int64
+weights = torch.randn(3, 4, generator=generator)  # float32, repeatable
+mask = torch.zeros_like(weights, dtype=torch.bool)  # same shape and device
+grid = torch.linspace(-1, 1, 5)  # five points, both ends
+array = np.zeros((3, 4), dtype=np.float32)
+mine = torch.tensor(array)  # a copy
+shared = torch.from_numpy(array)  # the same memory
+for tensor in (labels, weights, mask, grid, mine, shared):
+    print(tuple(tensor.shape), tensor.dtype)
 
 # %%
 # Change something
 # ----------------
 #
-# * Put ``torch.float64: torch.int64`` into ``AS_INTEGER``. Where does its line run, and how far below ``float32``?
-# * Ask for ``torch.arange(0, 1, 0.1, dtype=torch.float16)``. Is its last number 0.9? How far is it from it?
-# * In the table of ways, write into the *tensor* instead of the array, and look at the array. Do the rows change?
+# * Let the four counters add 2 instead of 1. Where do the floats stop now?
+# * In the cell on gaps, replace ``float16`` by ``bfloat16`` everywhere. What is the gap at 256?
+# * Ask for ``torch.arange(0, 1, 0.1, dtype=torch.float16)``. Is its last number 0.9?
+#
+# .. dropdown:: What happens
+#
+#    * ``float16`` stops at 4096 and ``bfloat16`` at 512, each where the gap reaches 4: half a gap is rounded away. ``uint8`` ends at 112,
+#      which is 6000 modulo 256. The assert objects.
+#    * 2, and at 2048 it is 16. ``bfloat16`` has the range of ``float32`` and eight times the gaps of ``float16``.
+#    * Not quite: 0.89990234375 is the nearest ``float16``. There are ten numbers, as you hoped.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict four dtypes
 #
-# 1. Write ``fits(value, dtype)`` that says whether an integer fits into an integer dtype, without trying to make the tensor.
-# 2. ``0.1 + 0.2 == 0.3`` is false in Python. Is ``torch.tensor(0.1) + torch.tensor(0.2) == torch.tensor(0.3)``? Explain the answer with the
-#    picture above.
-# 3. A colleague reads a file into a ``float32`` array, makes ``torch.Tensor(array)`` from it, normalises the tensor in place, and then
-#    complains that the array has changed. Name two one-word mends.
+#    Which dtypes have ``torch.full((2,), 7)``, ``torch.arange(0, 3, 0.5)``, ``torch.tensor([True, 2])`` and
+#    ``torch.from_numpy(np.ones(3))``? Answer with a list.
+
+### BEGIN SOLUTION
+guess = [torch.int64, torch.float32, torch.int64, torch.float64]
+### END SOLUTION
+
+made = [torch.full((2,), 7), torch.arange(0, 3, 0.5), torch.tensor([True, 2])]
+made.append(torch.from_numpy(np.ones(3)))
+expect(guess, [tensor.dtype for tensor in made])
+
+# %%
+# .. exercise:: How far can a float count?
 #
-# .. dropdown:: Answers
+#    Write ``last_count(dtype)``: the number at which a counter of this float dtype stops when you add 1 again and again. Use its ``eps``,
+#    not a loop: the gap must reach 2 there.
+
+
+def last_count(dtype):
+    ### BEGIN SOLUTION
+    return int(2 / torch.finfo(dtype).eps)
+    ### END SOLUTION
+
+
+expect(lambda: last_count(torch.float16), int(counters[torch.float16]))
+expect(lambda: last_count(torch.bfloat16), int(counters[torch.bfloat16]))
+expect(lambda: last_count(torch.float32), 16_777_216)
+
+# %%
+# .. exercise:: Fix a function that changes its input
 #
-#    1. ``torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max``.
-#    2. True, by luck: at ``float32`` the sum rounds to the neighbour that 0.3 has, too. With ``dtype=torch.float64`` it is false, as in
-#       Python, whose floats are ``float64``.
-#    3. ``torch.tensor(array)``, or ``array.copy()`` inside the call.
+#    A colleague's ``normalised`` makes ``t = torch.Tensor(array)``, then ``t -= t.mean()``, and returns ``t``. With some arrays it changes
+#    the caller's array, with others it loses digits. Write it so that it does neither: the result has the dtype of the array.
+
+
+def normalised(array):
+    ### BEGIN SOLUTION
+    tensor = torch.tensor(array)
+    return tensor - tensor.mean()
+    ### END SOLUTION
+
+
+def result_and_input(dtype):
+    array = np.array([1.0, 2.0, 6.0], dtype)
+    result = normalised(array)
+    return result.tolist(), result.dtype, array.tolist()
+
+
+changed, kept = [-2.0, -1.0, 3.0], [1.0, 2.0, 6.0]
+expect(lambda: result_and_input(np.float32), (changed, torch.float32, kept))
+expect(lambda: result_and_input(np.float64), (changed, torch.float64, kept))

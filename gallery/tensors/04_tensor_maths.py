@@ -2,441 +2,419 @@ r"""
 Tensor maths
 ============
 
-Compute with tensors element by element and along any axis, and say the shape and the dtype of a result before you run it.
+Compute with whole tables at once, and say the shape and the dtype of a result before you run the line.
 
 .. lesson::
    :needs: tensors/03_tensor_creation
    :data: none
+   :keywords: dim, axis, reduce, reduction, mean, sum, std, var, median, mode, max, argmax, cumsum, keepdim, round half to even,
+      banker's rounding, modulo, remainder, fmod, clamp, clip, softmax, norm, type promotion, in-place, nan, mean() could
+      not infer output dtype, result type Float can't be cast to the desired output type, Implicit dimension choice for
+      softmax has been deprecated
+   :thumbnail: 1
 """
 
 # %%
-# Does PyTorch round like your school did?
-# ----------------------------------------
+# Which exam was too hard?
+# ------------------------
 #
-# Three words that you have known since school: round, median, standard deviation. We ask PyTorch and NumPy.
+# Four students, three exams. You want the mean of each exam. Rows come first in a shape, so ``dim=0`` should mean "for each row", and
+# ``dim=1`` "for each exam". Does it?
 
-import numpy as np
 import torch
 
-halves = torch.tensor([0.5, 1.5, 2.5, 3.5])
-numbers = torch.tensor([1.0, 2.0, 3.0, 4.0])
-print("round  ", halves.round().tolist())
-print(f"median  torch {numbers.median():.3f}   numpy {np.median(numbers.numpy()):.3f}")
-print(f"std     torch {numbers.std():.3f}   numpy {np.std(numbers.numpy()):.3f}")
+ann, ben = [62.0, 40.0, 90.0], [90.0, 36.0, 75.0]
+cem, dua = [58.0, 53.0, 78.0], [96.0, 63.0, 90.0]
+grades = torch.tensor([ann, ben, cem, dua])
 
-assert halves.round().tolist() == [0, 2, 2, 4]  # not 1, 2, 3, 4
-assert numbers.median() == 2 and np.median(numbers.numpy()) == 2.5
-assert numbers.std() - np.std(numbers.numpy()) > 0.1
-
-# %%
-# Nothing is broken. ``round`` sends a half to the *even* neighbour, because always going up would push every sum upwards. ``median``
-# returns an element of the tensor, the lower of the two in the middle. And ``std`` divides by :math:`m - 1`, where NumPy divides by
-# :math:`m`:
-#
-# .. math:: s^2 = \frac{1}{m - c} \sum_{i=1}^{m} (x_i - \bar x)^2 \qquad \text{with the correction } c = 1 \text{ unless you say otherwise}
-
-school = (halves + 0.5).floor()
-assert school.sum() - halves.sum() == 2 and halves.round().sum() == halves.sum()
-
-assert numbers.quantile(0.5) == 2.5  # the median of the textbooks
-
-squares = (numbers - numbers.mean()).square().sum()
-for c in (0, 1):
-    by_hand = squares / (len(numbers) - c)
-    torch.testing.assert_close(numbers.var(correction=c), by_hand)
-    torch.testing.assert_close(numbers.std(correction=c), by_hand.sqrt())
-    assert abs(by_hand - np.var(numbers.numpy(), ddof=c)) < 1e-6
+print("dim=0:", grades.mean(dim=0))
+print("dim=1:", grades.mean(dim=1))
+by_hand = [sum(exam) / 4 for exam in zip(ann, ben, cem, dua)]
+assert grades.mean(dim=0).tolist() == by_hand
 
 # %%
-# Which way is down?
-# ------------------
-#
-# Four functions make whole numbers. They differ where you look least: below zero.
+# It is the other way round. ``dim=0`` returns three numbers, one for each exam, and the second exam was hard. ``dim=1`` returns four, one
+# for each student.
 
-roundings = {
-    "floor": torch.floor,
-    "ceil": torch.ceil,
-    "trunc": torch.trunc,
-    "round": torch.round,
-}
-grid = torch.arange(-2.5, 3)
-print("x     ", "".join(f"{value:6.1f}" for value in grid))
-for name, function in roundings.items():
-    print(f"{name:<7}", "".join(f"{value:6d}" for value in function(grid).int().tolist()))
-
-assert torch.equal(grid.trunc(), grid.sign() * grid.abs().floor())  # towards zero
-assert torch.equal(grid.ceil(), -(-grid).floor())
-
-# %%
-# The same four as pictures:
-
+# fold: the table of grades, reduced in both ways
 import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
-x = torch.linspace(-2.99, 2.99, 1196)  # no whole number among them, no half
-fig, axes = plt.subplots(1, 4, figsize=(6.4, 2.1), sharey=True)
-for ax, (name, function) in zip(axes, roundings.items(), strict=True):
-    ax.axline((0, 0), slope=1, color="0.8", linewidth=1)
-    ax.plot(x, function(x), ".", markersize=2)
-    ax.plot(grid, function(grid), "o", color="C3", markersize=4)
-    ax.set(title=name, xticks=range(-2, 3, 2), yticks=range(-3, 4), aspect="equal")
+fig, axes = plt.subplots(1, 2, figsize=(6.4, 3))
+for dim, ax in enumerate(axes):
+    means = grades.mean(dim)
+    for i in range(4):
+        for j in range(3):
+            k = j if dim == 0 else i  # which mean this cell goes into
+            box = {"facecolor": f"C{k}", "alpha": 0.3, "linewidth": 0, "pad": 6}
+            ax.text(j, i, f"{grades[i, j]:g}", ha="center", va="center", bbox=box)
+    for k, mean in enumerate(means.tolist()):
+        start, end = ((k, 3.3), (k, 4.8)) if dim == 0 else ((2.4, k), (4.2, k))
+        box = {"facecolor": f"C{k}", "alpha": 0.3, "linewidth": 0, "pad": 6}
+        ax.text(*end, f"{mean:.4g}", ha="center", va="center", bbox=box)
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "shrinkB": 16})
+    ax.set_title(f"mean(dim={dim})", loc="left")
+    ax.set(xlim=(-0.6, 4.8), ylim=(5.2, -0.5))
+    ax.axis("off")
 
 # %%
-# .. caption:: The staircase of each function over the grey line of ``x`` itself; dots show where the halves go. ``trunc`` has a step of
-#       double width around zero. Only ``round`` sends its halves up and down in turn.
-#    :alt: Four staircases between -3 and 3. Floor lies below the diagonal and ceil above it. Trunc lies above it for negative numbers and
-#       below it for positive ones, with a step of double width at zero. Round crosses it, and its dots sit at even heights only.
+# .. caption:: The numbers of one colour become one mean. ``dim=0`` runs down the columns, ``dim=1`` along the rows.
+#    :alt: A table of four rows and three columns, twice. Left, each column has an arrow down to its mean: 76.5, 48 and 83.25. Right,
+#       each row has an arrow to the right to its mean: 64, 67, 63 and 83.
 #
-# Division has the same choice to make, and the remainder follows from it: :math:`a = b \cdot q + r`, whichever way you round the quotient
-# :math:`q`. Python's ``//`` and ``%`` round down, C's towards zero. PyTorch has both.
+# The formula says the same. The index that is summed over is missing on the left, and ``dim`` names that index:
+#
+# .. math:: \bar x_j = \frac{1}{m} \sum_{i=1}^{m} x_{ij}
+#
+# So ``dim`` is the :term:`axis` that **disappears**. With more axes, "rows" and "columns" stop helping and the rule goes on working: strike
+# the axes out of the shape. ``keepdim=True`` leaves a 1 in their place. NumPy's word ``axis`` works, too.
 
-a, b = torch.tensor([7, -7, 7, -7]), torch.tensor([3, 3, -3, -3])
-table = {
-    "a / b": a / b,
-    "div floor": torch.div(a, b, rounding_mode="floor"),
-    "remainder": torch.remainder(a, b),
-    "div trunc": torch.div(a, b, rounding_mode="trunc"),
-    "fmod": torch.fmod(a, b),
-}
-for name, values in table.items():
-    row = "".join(f"{value:7.4g}" for value in values.tolist())
-    print(f"{name:<10} {row}   {values.dtype}")
-
-assert torch.equal(a // b, table["div floor"]) and torch.equal(a % b, table["remainder"])
-assert torch.equal(b * table["div floor"] + table["remainder"], a)
-assert torch.equal(b * table["div trunc"] + table["fmod"], a)
+t = torch.arange(60.0).reshape(5, 4, 3)
+print("dim=1      ", tuple(t.sum(dim=1).shape))
+print("dim=-1     ", tuple(t.sum(dim=-1).shape))
+print("dim=(0, 2) ", tuple(t.sum(dim=(0, 2)).shape))
+print("keepdim    ", tuple(t.sum(dim=1, keepdim=True).shape))
+print("axis=1     ", tuple(t.sum(axis=1).shape))
+assert t.sum(dim=1).shape == (5, 3)
+assert t.sum(dim=1, keepdim=True).shape == (5, 1, 3)
 
 # %%
-# ``remainder`` takes the sign of ``b``, ``fmod`` that of ``a``. Look at the first row, too: ``/`` between integers gives floats.
+# How far from the mean is each grade?
+# ------------------------------------
 #
-# What does one function do to every element?
-# -------------------------------------------
-#
-# Most functions work **element by element**: same shape out as in. To check PyTorch, we ask Python's :mod:`math` one number at a time.
+# Subtract the means. You may have read that both tensors must have the same shape; here they are ``(4, 3)`` and ``(3,)``.
 
+print(grades - grades.mean(dim=0))
+
+# %%
+# Now for each student, with the first three of them:
+
+square = grades[:3]
+wrong = square - square.mean(dim=1)
+right = square - square.mean(dim=1, keepdim=True)
+print("wrong, means of the rows:", wrong.mean(dim=1))
+print("right, means of the rows:", right.mean(dim=1))
+assert wrong.shape == right.shape
+assert (right.mean(dim=1) == 0).all() and (wrong.mean(dim=1) != 0).all()
+
+# %%
+# What you expect: rows with mean 0. What happens in the first line: ``(3,)`` fits a square table as a *row*, so each exam lost the mean of
+# some student, without a message. The fix is ``keepdim=True``, which keeps the means a column. The rule behind this is called
+# :term:`broadcasting`; :doc:`/lessons/tensors/08_broadcasting` is about it.
+#
+# Where is the best one?
+# ----------------------
+#
+# With ``dim``, ``max``, ``median`` and ``mode`` return two tensors: the values, and where they stood.
+
+best = grades.max(dim=1)
+print("best grades", best.values.tolist(), "in the exams", best.indices.tolist())
+print("median of each exam", grades.median(dim=0).values.tolist())
+print("without dim:", grades.max().item(), "at place", grades.argmax().item())
+assert torch.equal(best.indices, grades.argmax(dim=1))
+assert torch.unravel_index(grades.argmax(), grades.shape) == (3, 0)
+
+votes = torch.tensor([3, 1, 1, 3, 2])
+winner = votes.mode().values  # 1 or 3: no rule says which
+assert (votes == winner).sum() == 2
+
+# %%
+# A cumulative function keeps the axis and returns, at each place, the total so far. It insists on ``dim``.
+
+print("cumsum ", votes.cumsum(dim=0).tolist())
+print("cumprod", votes.cumprod(dim=0).tolist())
+try:
+    votes.cumsum()
+except TypeError as error:
+    print("TypeError:", str(error).split(", but")[0])
+assert votes.cumsum(dim=0).tolist() == [3, 4, 5, 8, 10]
+assert votes.cumprod(dim=0).tolist() == [3, 3, 3, 9, 18]
+
+# %%
+# Why does NumPy say something else?
+# ----------------------------------
+#
+# Three words from school: median, standard deviation, round.
+
+import numpy as np
+
+x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+halves = torch.tensor([0.5, 1.5, 2.5, 3.5])
+print(f"median: torch {x.median():.3f}, NumPy {np.median(x.numpy()):.3f}")
+print(f"std:    torch {x.std():.3f}, NumPy {np.std(x.numpy()):.3f}")
+print("round: ", halves.round().tolist())
+assert x.median() == 2 and x.quantile(0.5) == np.median(x.numpy()) == 2.5
+assert halves.round().tolist() == [0, 2, 2, 4]
+
+# %%
+# ``median`` returns an element of the tensor, the lower of the two in the middle. ``round`` (in NumPy as well) sends a half to the *even*
+# neighbour: always going up would push every sum upwards. And the two libraries divide by different numbers, which you can choose:
+#
+# .. math:: s^2 = \frac{1}{m - c} \sum_{i=1}^{m} (x_i - \bar x)^2, \qquad c = 1 \text{ in PyTorch}, \quad c = 0 \text{ in NumPy}
+
+squares = ((x - x.mean()) ** 2).sum()
+for c in (0, 1):
+    print(f"correction={c}: {x.var(correction=c):.3f} {np.var(x.numpy(), ddof=c):.3f}")
+    torch.testing.assert_close(x.var(correction=c), squares / (len(x) - c))
+torch.testing.assert_close(x.std(), (squares / 3).sqrt())
+
+# %%
+# What is -7 divided by 3?
+# ------------------------
+#
+# Four functions make whole numbers. They differ most below zero:
+
+numbers = torch.tensor([-1.75, -0.5, 0.5, 1.5, 1.75])
+print("       ", numbers.tolist())
+for function in (torch.floor, torch.ceil, torch.trunc, torch.round):
+    print(f"{function.__name__:<7}", function(numbers).int().tolist())
+assert torch.equal(numbers.trunc(), numbers.sign() * numbers.abs().floor())
+assert torch.equal(numbers.ceil(), -(-numbers).floor())
+
+# %%
+# A division can round the same ways, and its remainder follows: :math:`a = bq + r`. Python's ``//`` and ``%`` round down, those of C
+# towards zero. PyTorch has both; ``/`` between integers gives floats.
+
+a, b = torch.tensor([7, -7]), torch.tensor([3, 3])
+down = torch.div(a, b, rounding_mode="floor")
+towards_zero = torch.div(a, b, rounding_mode="trunc")
+print("floor", down.tolist(), "remainder", torch.remainder(a, b).tolist())
+print("trunc", towards_zero.tolist(), "fmod     ", torch.fmod(a, b).tolist())
+print("/    ", a / b)
+assert torch.equal(a // b, down) and torch.equal(a % b, torch.remainder(a, b))
+assert torch.equal(b * down + a % b, a)
+assert torch.equal(b * towards_zero + torch.fmod(a, b), a)
+
+# %%
+# For a clock you want ``remainder``: seven hours before midnight is ``-7 % 24``, which is 17. ``fmod`` would say -7.
+#
+# Can one number spoil the mean?
+# ------------------------------
+#
+# Most functions work **element by element**, with the same shape out as in. Python's :mod:`math` can check them, one number at a time.
+
+# fold: twelve functions, checked against Python and drawn
 import math
 
-element_wise = {
-    "abs": (torch.abs, abs),
-    "sqrt": (torch.sqrt, math.sqrt),
-    "exp": (torch.exp, math.exp),
-    "log": (torch.log, math.log),
-    "pow(2)": (lambda x: x.pow(2), lambda v: v * v),
-    "clamp(-1, 2)": (lambda x: x.clamp(-1, 2), lambda v: min(max(v, -1), 2)),
-    "sin": (torch.sin, math.sin),
-    "cos": (torch.cos, math.cos),
-    "asin": (torch.asin, math.asin),
-    "cosh": (torch.cosh, math.cosh),
-    "sigmoid": (torch.sigmoid, lambda v: 1 / (1 + math.exp(-v))),
-    "tanh": (torch.tanh, math.tanh),
-}
-
-# %%
-# Some numbers have no square root. Python raises an error there. What will PyTorch do when such numbers hide among 600?
-
-
-def or_nan(function, value):
-    """Return function(value), or nan where Python has no answer."""
-    try:
-        return function(value)
-    except ValueError:  # math domain error
-        return math.nan
-
-
+functions = {
+    "abs": abs, "sqrt": math.sqrt, "exp": math.exp, "log": math.log,
+    "square": lambda v: v**2, "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+    "sin": math.sin, "cos": math.cos, "asin": math.asin, "cosh": math.cosh,
+    "tanh": math.tanh, "relu": lambda v: max(v, 0.0),
+}  # fmt: skip
 x = torch.linspace(-3, 3, 600, dtype=torch.float64)
-for name, (function, by_hand) in element_wise.items():
-    y = function(x)
-    expected = [or_nan(by_hand, value) for value in x.tolist()]
-    torch.testing.assert_close(y, torch.tensor(expected, dtype=x.dtype), equal_nan=True)
-    if y.isnan().any():
-        print(f"{name:<5} nan for {y.isnan().sum()} of {len(x)}, and the mean of all is {y.mean()}")
-
-# %%
-# It answers ``nan`` (:term:`NaN`, "not a number"), says nothing, and goes on. One ``nan`` is enough to spoil every sum and mean that it
-# reaches.
-
 fig, axes = plt.subplots(3, 4, figsize=(6.4, 4.6), sharex=True)
-for ax, (name, (function, _)) in zip(axes.flat, element_wise.items(), strict=True):
-    y = function(x)
-    ax.axhline(0, color="0.8", linewidth=0.8)
-    ax.axvline(0, color="0.8", linewidth=0.8)
-    full_height = ax.get_xaxis_transform()
-    ax.fill_between(x, 0, 1, where=y.isnan(), transform=full_height, color="0.85", linewidth=0)
+for ax, (name, by_hand) in zip(axes.flat, functions.items()):
+    y = getattr(torch, name)(x)
+    known = ~y.isnan()
+    expected = [by_hand(value) for value in x[known].tolist()]
+    torch.testing.assert_close(y[known], torch.tensor(expected, dtype=x.dtype))
+    whole = ax.get_xaxis_transform()
+    ax.fill_between(x, 0, 1, where=~known, transform=whole, color="0.85")
     ax.plot(x, y)
     ax.set(title=name, xlim=(-3, 3), xticks=(-3, 0, 3))
 
 # %%
-# .. caption:: Twelve functions between -3 and 3, each on its own height scale. Grey: where the answer is ``nan``.
-#    :alt: Twelve small curves. Sqrt and log are shaded grey for negative numbers, asin outside -1 to 1. Clamp is flat, rises, and is flat
-#       again. Sigmoid and tanh are S-shaped: sigmoid from nearly 0 to nearly 1, tanh from nearly -1 to nearly 1.
+# .. caption:: Twelve functions between -3 and 3, each on its own height scale. Grey: there is no answer.
+#    :alt: Twelve small curves. Sqrt and log are shaded grey for negative numbers, asin outside -1 to 1. Sigmoid and tanh are S-shaped;
+#       relu is flat and then rises.
 #
-# Two of the curves are one: stretch the sigmoid and move it down, and you have tanh. Every function is also a method, and ``**`` is
-# ``pow``. At the edges, floats decide: :math:`\log 0` is :math:`-\infty`, and a sigmoid that never reaches 1 on paper does so here.
+# Where there is no answer, Python raises an error. PyTorch writes ``nan`` (:term:`NaN`, "not a number") and goes on, and one ``nan`` is
+# enough to spoil a mean. Keep the input within limits with ``clamp``:
 
-torch.testing.assert_close(x.tanh(), 2 * (2 * x).sigmoid() - 1)
-torch.testing.assert_close((-x).sigmoid(), 1 - x.sigmoid())
-assert torch.equal(x.pow(2), x**2) and torch.equal(torch.pow(x, 2), x * x)
-
-assert torch.tensor(0.0).log() == -math.inf and torch.tensor(100.0).exp() == math.inf
-assert torch.tensor(20.0).sigmoid() == 1
-assert torch.tensor(20.0, dtype=torch.float64).sigmoid() < 1
+values = torch.tensor([4.0, 9.0, -0.001])
+clamped = values.clamp(min=0)
+print(f"mean of the roots {values.sqrt().mean():.3f}")
+print(f"clamped first     {clamped.sqrt().mean():.3f}")
+assert values.sqrt().mean().isnan() and x.asin().isnan().sum() == (x.abs() > 1).sum()
 
 w = torch.tensor([-3.0, 0.5, 3.0], requires_grad=True)
-assert w.clamp(min=0).tolist() == [0, 0.5, 3]  # one limit will do
 w.clamp(-1, 2).sum().backward()
-assert w.grad.tolist() == [0, 1, 0]  # outside the limits, clamp passes no gradient on
+print("clamp(-1, 2):", w.clamp(-1, 2).tolist(), "gradient", w.grad.tolist())
+assert w.grad.tolist() == [0, 1, 0]
 
 # %%
-# That gradient is why a value stuck outside the limits stays stuck; :doc:`/lessons/optimization/01_autograd_graph` tells where it comes
-# from. One function needs two tensors: :func:`torch.atan2` takes :math:`y` and :math:`x` apart, because their quotient forgets the
-# quadrant.
+# Outside the limits, ``clamp`` passes no gradient on (:doc:`/lessons/optimization/01_autograd_graph` explains gradients), so what is stuck
+# there stays stuck. Two more facts of the figure: sigmoid and tanh are one curve, stretched; and floats have edges.
 
-points = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])  # x, y
-from_quotient = (points[:, 1] / points[:, 0]).atan().rad2deg()
-from_both = torch.atan2(points[:, 1], points[:, 0]).rad2deg()
-print("atan ", [round(angle) for angle in from_quotient.tolist()])
-print("atan2", [round(angle) for angle in from_both.tolist()])
-torch.testing.assert_close(from_both, torch.tensor([45.0, 135.0, -135.0, -45.0]))
+torch.testing.assert_close(x.tanh(), 2 * (2 * x).sigmoid() - 1)
+assert torch.equal(x.pow(2), x**2)
+zero, twenty, hundred = torch.tensor([0.0, 20.0, 100.0])
+print(f"log(0) {zero.log()}, exp(100) {hundred.exp()}, sigmoid(20) {twenty.sigmoid()}")
+assert twenty.sigmoid() == 1  # on paper, never
 
 # %%
-# Which axis does dim=0 mean?
-# ---------------------------
-#
-# Rows come first in a shape, so ``dim=0`` must mean "per row". Must it?
+# One function takes two tensors. The angle of a point is :func:`torch.atan2` of :math:`y` *and* :math:`x`; their quotient has forgotten the
+# quadrant. And a **norm** measures length, :math:`\lVert \mathbf{x} \rVert_p = (\sum_i |x_i|^p)^{1/p}`; ``dist`` is the norm of a
+# difference.
 
-grades = torch.tensor([[1.0, 2.0, 3.0], [5.0, 6.0, 10.0]])
-print("dim=0", grades.sum(dim=0).tolist(), "  dim=1", grades.sum(dim=1).tolist())
-
-rows = grades.tolist()
-assert grades.sum(dim=0).tolist() == [sum(row[j] for row in rows) for j in range(3)]
-assert grades.sum(dim=1).tolist() == [sum(row) for row in rows]
-assert grades.mean(dim=0).tolist() == [3, 4, 6.5]  # one mean for each column
-
-# %%
-# It means the opposite. ``dim`` names the :term:`axis` that is **walked along and disappears**: ``(2, 3)`` without axis 0 is ``(3,)``.
-# To see it, we draw cells, one colour for all that end in the same sum.
-
-
-def draw(ax, values, left, top, colour_of):
-    """Draw a matrix as coloured cells."""
-    for i, row in enumerate(values.tolist()):
-        for j, value in enumerate(row):
-            x, y, colour = left + j, top + i, f"C{colour_of(i, j)}"
-            ax.add_patch(plt.Rectangle((x, y), 0.94, 0.94, color=colour, alpha=0.3, linewidth=0))
-            ax.text(x + 0.47, y + 0.47, f"{value:g}", ha="center", va="center", fontsize=13)
-
-
-# %%
-# In the picture, ``keepdim=True`` keeps the sums where they belong: a row under the columns, a column beside the rows.
-
-arrow = {"arrowprops": {"arrowstyle": "-|>", "color": "0.3"}}
-fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.6))
-for dim, ax in enumerate(axes):
-    picked = (lambda i, j: j) if dim == 0 else (lambda i, j: i)
-    draw(ax, grades, 0, 0, picked)
-    draw(ax, grades.sum(dim, keepdim=True), 4 * (dim == 1), 3 * (dim == 0), picked)
-    for k in range(grades.shape[1 - dim]):
-        at = k + 0.47
-        start, end = ((at, 2), (at, 3)) if dim == 0 else ((3, at), (4, at))
-        ax.annotate("", end, start, **arrow)
-    ax.set_title(f"sum(dim={dim})", loc="left")
-    ax.set(xlim=(-0.1, 5.1), ylim=(4.1, -0.1), aspect="equal")
-    ax.axis("off")
-
-# %%
-# .. caption:: Cells of one colour become one number. With ``dim=0`` the sum runs down the columns and the rows are gone; with ``dim=1``
-#       it runs along the rows and the columns are gone.
-#    :alt: The matrix 1 2 3, 5 6 10, twice. On the left each column has a colour and an arrow down to its sum: 6, 8, 13. On the right each
-#       row has a colour and an arrow to the right to its sum: 6 and 21.
-#
-# With three axes, "rows" and "columns" stop helping, and the rule goes on working. Strike the named axes out of the shape;
-# ``keepdim=True`` leaves a 1 where each one was. NumPy's word ``axis`` is understood, too.
-
-t = torch.arange(60.0).reshape(5, 4, 3)
-choices = [{}, {"dim": 1}, {"dim": -1}, {"dim": (0, 2)}, {"dim": 1, "keepdim": True}, {"axis": 1}]
-for options in choices:
-    result = t.sum(**options)
-    print(f"{options!s:<27} {tuple(t.shape)} -> {tuple(result.shape)}")
-    assert result.sum() == t.sum()  # nothing is lost
-
-assert t.sum(dim=1).shape == (5, 3) and t.sum(dim=1, keepdim=True).shape == (5, 1, 3)
-np.testing.assert_array_equal(t.mean(dim=(0, 2)).numpy(), t.numpy().mean(axis=(0, 2)))
-
-# %%
-# Three families, then. Some functions fold an axis into one number. Some fold it and also say *where*: with ``dim``, ``max``, ``median``
-# and ``mode`` return values and indices. And the cumulative ones keep the axis and insist on ``dim``.
-
-best = grades.max(dim=1)
-print("values", best.values.tolist(), " indices", best.indices.tolist())
-assert best.values.tolist() == [3, 10] and torch.equal(best.indices, grades.argmax(dim=1))
-assert grades.max() == 10 and grades.argmax() == 5  # counted through all rows
-assert torch.unravel_index(grades.argmax(), grades.shape) == (1, 2)
-assert grades.median(dim=1).values.tolist() == [2, 6]
-
-votes = torch.tensor([3, 1, 1, 3, 2])
-winner = votes.mode().values
-assert (votes == winner).sum() == 2  # 1 or 3: nobody promises which one you get
-
-# %%
-# The cumulative sum and product keep every intermediate result.
-
-assert votes.cumsum(dim=0).tolist() == [3, 4, 5, 8, 10]
-assert votes.cumprod(dim=0).tolist() == [3, 3, 3, 9, 18]
-assert grades.cumsum(dim=1).tolist() == [[1, 3, 6], [5, 11, 21]]
-try:
-    votes.cumsum()
-except TypeError as error:
-    print("TypeError:", error)
-else:
-    raise AssertionError("cumsum guessed an axis")
-
-# %%
-# A **norm** folds an axis into a length, :math:`\lVert \mathbf{x} \rVert_p = (\sum_i |x_i|^p)^{1/p}`, and a distance is the norm of a
-# difference. New code says :func:`torch.linalg.vector_norm`; ``norm`` and ``dist`` are the older spellings.
+x, y = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])  # two opposite points
+print("atan ", (y / x).atan().rad2deg(), " atan2", torch.atan2(y, x).rad2deg())
+torch.testing.assert_close(torch.atan2(y, x).rad2deg(), torch.tensor([45.0, -135.0]))
 
 u, v = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 8.0])
-for p in (1, 2, 3, math.inf):
-    gaps = (u - v).abs()
-    by_hand = gaps.max() if p == math.inf else gaps.pow(p).sum().pow(1 / p)
-    print(f"p = {p:<4} distance {by_hand:.3f}")
-    torch.testing.assert_close(torch.linalg.vector_norm(u - v, ord=p), by_hand)
-    torch.testing.assert_close((u - v).norm(p=p), by_hand)
-    torch.testing.assert_close(torch.dist(u, v, p=p), by_hand)
+for p in (1, 2, 3):
+    distance = torch.linalg.vector_norm(u - v, ord=p)
+    print(f"p={p}: {distance:.3f}")
+    torch.testing.assert_close(distance, (u - v).abs().pow(p).sum() ** (1 / p))
+    torch.testing.assert_close(distance, torch.dist(u, v, p=p))
+    torch.testing.assert_close(distance, (u - v).norm(p=p))  # older spelling
 
 # %%
-# Must the shapes be equal?
-# -------------------------
-#
-# "Two tensors must have the same shape to be added." You will read it often. Here we take each row's mean away from the row, which
-# should leave rows with mean 0. The shapes are ``(3, 3)`` and ``(3,)``.
-
-square = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [13.0, 14.0, 15.0]])
-wrong = square - square.mean(dim=1)
-right = square - square.mean(dim=1, keepdim=True)
-print("wrong", wrong.mean(dim=1).tolist(), "  right", right.mean(dim=1).tolist())
-assert wrong.shape == right.shape and not wrong.mean(dim=1).eq(0).any()
-assert right.mean(dim=1).eq(0).all()
-
-# %%
-# Nobody complained: shapes need to *fit*, not to be equal, and ``(3,)`` fits a square matrix as a row. What you wanted was a column, and
-# ``keepdim=True`` keeps it one. The rule is called :term:`broadcasting` and has its own lesson, :doc:`/lessons/tensors/08_broadcasting`.
-#
 # Why do my probabilities not sum to 1?
 # -------------------------------------
 #
-# The :term:`softmax` turns scores into probabilities: exponentials, divided by their sum *along one axis*. Each row below holds the scores
-# of one sample.
+# The :term:`softmax` turns scores into probabilities: exponentials, divided by their sum *along one axis*. Each row holds the scores of one
+# sample.
 
 scores = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
-across_classes = scores.softmax(dim=1)
-across_samples = scores.softmax(dim=0)
-for name, result in {"dim=1": across_classes, "dim=0": across_samples}.items():
-    print(name, " sums of the rows:", *(f"{total:.2f}" for total in result.sum(dim=1)))
-
+for dim in (1, 0):
+    print(f"dim={dim}: sums of the rows", scores.softmax(dim=dim).sum(dim=1))
 exponentials = scores.exp()
-torch.testing.assert_close(across_classes, exponentials / exponentials.sum(dim=1, keepdim=True))
-torch.testing.assert_close(across_classes.sum(dim=1), torch.ones(2))
-assert (across_samples.sum(dim=1) - 1).abs().min() > 0.2  # no distribution over the classes
-torch.testing.assert_close(across_samples.sum(dim=0), torch.ones(3))  # but one over the samples
+by_hand = exponentials / exponentials.sum(dim=1, keepdim=True)
+torch.testing.assert_close(scores.softmax(dim=1), by_hand)
+assert (scores.softmax(dim=0).sum(dim=1) - 1).abs().min() > 0.2
 
 # %%
-# The wrong ``dim`` has the right shape and numbers between 0 and 1, so no later line will fail. One old form lets you leave ``dim`` out,
-# warns, and then guesses. The guess depends on how many axes there are.
+# The wrong ``dim`` returns the right shape, with numbers between 0 and 1, so no later line fails. An old form lets you leave ``dim`` out,
+# warns, and guesses; with three axes it guesses 0:
 
 import warnings
 
-from torch.nn import functional as F
-
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    two_axes, three_axes = F.softmax(scores), F.softmax(scores.reshape(1, 2, 3))
-print(caught[0].category.__name__, "-", str(caught[0].message).split(".")[0])
-assert len(caught) == 2 and "deprecated" in str(caught[0].message)
-torch.testing.assert_close(two_axes, across_classes)  # it guessed dim=1
-assert three_axes.eq(1).all()  # it guessed dim=0, which has size 1: certainty everywhere
+    guessed = torch.nn.functional.softmax(scores.reshape(1, 2, 3))
+print(str(caught[0].message).split(".")[0])
+print(guessed)
+assert len(caught) == 1 and (guessed == 1).all()
 
 # %%
 # What dtype comes out?
 # ---------------------
 #
-# When two dtypes meet, PyTorch **promotes** both to one that it looks up in a table. The table is short enough to print.
+# What you expect: integers behave like floats. What happens: they wrap, they refuse fractions, and a method with a trailing underscore
+# cannot change its own dtype, since it works :term:`in place`.
 
-kinds = [torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64]
-kinds += [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-def short(dtype):
-    """Return f32 for torch.float32."""
-    name = str(dtype).removeprefix("torch.")
-    return name.replace("float", "f").replace("uint", "u").replace("int", "i")
-
-
-print("      ", *(f"{short(column):>5}" for column in kinds))
-for row in kinds:
-    promoted = [torch.promote_types(row, column) for column in kinds]
-    print(f"{short(row):<6}", *(f"{short(dtype):>5}" for dtype in promoted))
-    for column, dtype in zip(kinds, promoted, strict=True):
-        assert (torch.ones(1, dtype=row) + torch.ones(1, dtype=column)).dtype == dtype
-
-# %%
-# Any float beats any integer, however wide: ``int64`` with ``float16`` gives ``float16``. So a large integer can vanish into infinity
-# without a word. Two of one kind that cannot hold each other meet in a larger one: ``uint8`` and ``int8`` in ``int16``, the two half
-# precisions in ``float32``. A plain Python number is more polite: a float turns integers into the default dtype, but it never widens a
-# tensor that has its kind already. Nor does a tensor without axes.
-
-half = torch.zeros(1, dtype=torch.float16)
-print(torch.tensor([70_000]) + half)
-assert (torch.tensor([70_000]) + half).isinf()
-
-lone = torch.tensor(1.0, dtype=torch.float64)  # a double, but without axes
-whole = torch.tensor([1, 2])
-assert torch.result_type(half, 1.0) == torch.result_type(half, lone) == torch.float16
-assert torch.result_type(whole, 1.0) == torch.float32 == (whole / 2).dtype == whole.exp().dtype
-assert (whole > 1).dtype == torch.bool and (whole > 1).sum().dtype == torch.int64
-
-bytes_ = torch.tensor([200, 100], dtype=torch.uint8)
-assert bytes_[0] + bytes_[1] == 44  # an addition wraps
-assert bytes_.sum() == 300  # a sum is made in int64
-
-# %%
-# A trailing underscore means :term:`in place`: the method writes its result into the tensor itself. There the dtype is
-# fixed, so nothing can be promoted. Functions whose answer is a fraction refuse integers altogether. Both kinds of error below are a
-# ``RuntimeError`` to Python.
+pixels = torch.tensor([200, 100], dtype=torch.uint8)
+print("200 + 100 =", (pixels[0] + pixels[1]).item(), " sum:", pixels.sum().item())
+assert pixels[0] + pixels[1] == 300 - 256 and pixels.sum() == 300  # sum uses int64
 
 counts = torch.tensor([1, 2])
-assert counts.add_(1) is counts and counts.tolist() == [2, 3]
-assert counts.add(1).tolist() == [3, 4]
-assert counts.tolist() == [2, 3]  # no underscore, no change
-
-for attempt in (lambda: counts.add_(0.5), lambda: counts.div_(2), counts.mean, counts.std):
+for attempt in (counts.mean, lambda: counts.add_(0.5)):
     try:
         attempt()
     except RuntimeError as error:
-        print(f"{type(error).__name__}: {str(error).split('.')[0]}")
-    else:
-        raise AssertionError("an integer tensor took a fraction")
-assert counts.float().mean() == 2.5 == counts.mean(dtype=torch.float32)
+        print("RuntimeError:", str(error).split(".")[0])
+print(counts.float().mean().item(), counts.mean(dtype=torch.float32).item())
+assert counts.add(1).tolist() == [2, 3] and counts.tolist() == [1, 2]
+assert counts.add_(1) is counts and counts.tolist() == [2, 3]
+
+# %%
+# The fix is to convert once, ``pixels.float()``, before you compute. When two dtypes meet, PyTorch **promotes** both to one from a table:
+
+# fold: the table of promotion
+kinds = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int64]
+kinds += [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+names = ["bool", "u8", "i8", "i16", "i64", "f16", "bf16", "f32", "f64"]
+print("     ", *(f"{name:>5}" for name in names))
+for name, row in zip(names, kinds):
+    line = [torch.promote_types(row, column) for column in kinds]
+    promoted = [names[kinds.index(dtype)] for dtype in line]
+    print(f"{name:<5}", *(f"{other:>5}" for other in promoted))
+    for column, dtype in zip(kinds, line):
+        assert (torch.ones(1, dtype=row) + torch.ones(1, dtype=column)).dtype == dtype
+
+# %%
+# Any float beats any integer, however wide, so a large integer can vanish into infinity. Two of one kind that cannot hold each other meet
+# in a larger one. A plain Python number, and a tensor without axes, never widen a tensor of the same kind.
+
+half = torch.zeros(1, dtype=torch.float16)
+print(torch.tensor([70_000]) + half)
+print((half + 1.5).dtype, (half + torch.tensor(1.5, dtype=torch.float64)).dtype)
+assert (torch.tensor([70_000]) + half).isinf()
+assert torch.result_type(half, torch.tensor(1.5, dtype=torch.float64)) == half.dtype
+
+# %%
+# Take this with you
+# ------------------
+#
+# ``dim`` is the axis that disappears. Keep it with ``keepdim=True`` when the result meets the table again, and always name it for
+# ``softmax``.
+
+torch.manual_seed(0)
+table = torch.rand(8, 5)  # a row per sample
+centred = table - table.mean(dim=0)  # each column has mean 0
+shares = table / table.sum(dim=1, keepdim=True)  # each row sums to 1
+best = table.argmax(dim=1)  # the best column of each row
+probabilities = table.softmax(dim=1)  # one distribution per row
+spread = table.std(dim=0, correction=0)  # as NumPy counts
+average = torch.tensor([1, 2]).float().mean()  # integers: convert first
 
 # %%
 # Change something
 # ----------------
 #
-# * Round ``torch.tensor([15.0, 25.0, 35.0])`` to tens, with ``decimals=-1``. Which of them becomes 20, and why two?
-# * Draw ``grades.max(dim, keepdim=True).values`` instead of the sum in the picture of ``dim``. Which five numbers appear?
-# * Take ``square`` with four rows, shape ``(4, 3)``. Does the wrong subtraction still pass in silence? (No: it fails, and you are lucky.)
+# * In the two prints of the first cell, replace ``mean`` by ``median``. What does ``dim=0`` print now?
+# * Round ``torch.tensor([15.0, 25.0, 35.0])`` to tens with ``round(decimals=-1)``. Which numbers do you get?
+# * Add 100 to ``scores``. Do the probabilities change? Does the check by hand still pass?
+#
+# .. dropdown:: What happens
+#
+#    * Two tensors of three: the values 62, 40 and 78, and the rows where they stand. With four students, each is the lower of the two in
+#      the middle.
+#    * 20, 20 and 40. 15 and 25 are both halfway, and 20 is the even neighbour of both.
+#    * The probabilities stay, because softmax subtracts the largest score of each row first. By hand, ``exp(102)`` is infinite, infinity
+#      divided by infinity is ``nan``, and the check objects.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict a shape and a dtype
 #
-# 1. An image batch has the shape ``(N, C, H, W)``. Write one call that returns the mean of each channel, in a shape that can be
-#    subtracted from the batch.
-# 2. Write ``wrap(angle)`` that brings any angle into the range from :math:`-\pi` up to, but not including, :math:`\pi`, with one call of
-#    :func:`torch.remainder`. Why not ``fmod``?
-# 3. ``x.std()`` of a tensor with one element is ``nan``, and PyTorch warns. Explain it with the formula. Which argument gives 0?
+#    ``images`` are bytes of shape (8, 3, 16, 12): samples, channels, height, width. You call ``images.sum(dim=(2, 3))``. Answer with the
+#    shape and the dtype.
+
+### BEGIN SOLUTION
+guess = (8, 3), torch.int64
+### END SOLUTION
+
+images = torch.ones(8, 3, 16, 12, dtype=torch.uint8)
+total = images.sum(dim=(2, 3))
+expect(guess, (tuple(total.shape), total.dtype))
+
+# %%
+# .. exercise:: Fix an angle that leaves its range
 #
-# .. dropdown:: Answers
+#    A colleague's ``wrap`` should bring any angle in degrees into the range from -180 up to, but not including, 180:
+#    ``torch.fmod(angle + 180, 360) - 180``. It is right for 190, and for -190 it returns -190. Write it so that it is right for both.
+
+
+def wrap(angle):
+    ### BEGIN SOLUTION
+    return torch.remainder(angle + 180, 360) - 180
+    ### END SOLUTION
+
+
+angles = torch.tensor([190.0, -190.0, 180.0, -180.0, 725.0])
+expect(lambda: wrap(angles), torch.tensor([-170.0, 170.0, -180.0, -180.0, 5.0]))
+
+# %%
+# .. exercise:: The jury of a skating contest
 #
-#    1. ``batch.mean(dim=(0, 2, 3), keepdim=True)``, of shape ``(1, C, 1, 1)``.
-#    2. ``torch.remainder(angle + math.pi, 2 * math.pi) - math.pi``. ``fmod`` keeps the sign of its first argument, so negative angles
-#       would land below the range.
-#    3. With :math:`m = 1` and :math:`c = 1` it divides 0 by 0. ``correction=0``.
+#    Each row holds the marks of one skater, one per judge. For each skater, drop one highest and one lowest mark and return the mean of the
+#    others, without a loop. The result has shape (skaters, 1).
+
+
+def result(marks):
+    ### BEGIN SOLUTION
+    total = marks.sum(dim=1, keepdim=True)
+    total = total - marks.amax(dim=1, keepdim=True) - marks.amin(dim=1, keepdim=True)
+    return total / (marks.shape[1] - 2)
+    ### END SOLUTION
+
+
+marks = torch.tensor([[5.0, 9.0, 7.0, 6.0, 8.0], [4.0, 4.0, 10.0, 4.0, 7.0]])
+expect(lambda: result(marks), torch.tensor([[7.0], [5.0]]))

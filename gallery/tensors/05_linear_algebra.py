@@ -2,54 +2,67 @@ r"""
 Linear algebra
 ==============
 
-Multiply, solve and take matrices apart, pick the right product by its shapes, and rebuild a photograph from a fraction of its numbers.
+Price two shopping baskets at once, find prices from receipts, and rebuild a photograph from a fraction of its numbers.
 
 .. lesson::
    :needs: tensors/04_tensor_maths
    :data: one of scikit-learn's two photographs
+   :keywords: matrix multiplication, matmul, mm, bmm, dot product, outer product, cross product, einsum, transpose, trace, diag,
+      tril, triu, inverse, inv, solve, singular matrix, ill-conditioned, condition number, svd, singular value
+      decomposition, low rank, PCA, compression, torch.svd deprecated, symeig, torch.qr, lstsq, mat1 and mat2 shapes cannot
+      be multiplied, mat1 and mat2 must have the same dtype, expected m1 and m2 to have the same dtype, This function was
+      deprecated since version 1.9 and is now removed
+   :thumbnail: 4
 """
 
 # %%
-# What does a matrix do to a circle?
-# ----------------------------------
+# Which shop is cheaper for whom?
+# -------------------------------
 #
-# A matrix moves points. Take all points at distance 1 from the origin and multiply each by the same matrix.
+# Ann wants 4 loaves, 1 litre of milk and 2 apples; Ben 1 loaf, 4 litres and no apple. Two shops, two lists of prices. Four totals to
+# compare:
 
-import math
-
-import matplotlib.pyplot as plt
 import torch
 
-plt.style.use("pytorch_course.book")
-A = torch.tensor([[1.5, 0.9], [0.1, 0.8]])
-angle = torch.linspace(0, 2 * math.pi, 300)
-circle = torch.stack([angle.cos(), angle.sin()])  # one point per column
-U, S, Vh = torch.linalg.svd(A)
-
-fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.6), sharex=True, sharey=True)
-pictures = {"circle": (circle, Vh), "A @ circle": (A @ circle, (U * S).T)}
-for ax, (title, (points, arrows)) in zip(axes, pictures.items(), strict=True):
-    ax.fill(*points, facecolor="0.94", edgecolor="0.6")
-    for tip, colour in zip(arrows * Vh[:, :1].sign(), ("C0", "C3"), strict=True):
-        ax.annotate("", tip, (0, 0), arrowprops={"color": colour, "width": 2, "headwidth": 9, "headlength": 9})
-    ax.set(aspect="equal", title=title, xticks=range(-1, 2), yticks=range(-1, 2))
+baskets = torch.tensor([[4.0, 1.0, 2.0], [1.0, 4.0, 0.0]])  # a row per person
+prices = torch.tensor([[3.0, 2.0], [1.0, 1.5], [0.5, 1.0]])  # a column per shop
+totals = baskets @ prices
+print(totals)
 
 # %%
-# .. caption:: A circle becomes an ellipse. The two arrows stood at a right angle and still do; one has grown, the other has shrunk.
-#    :alt: Left, a circle of radius 1 with two arrows at a right angle from its centre. Right, a tilted ellipse whose long and short
-#       half-axes, nearly 2 and about 0.6, are the same two arrows after the matrix.
-#
-# Whatever numbers you put into ``A``, out comes an ellipse, in the worst case a flat one, and some pair of arrows keeps its right
-# angle. :func:`torch.linalg.svd` found that pair. We shall meet it again; at the end it compresses a photograph. First, what is ``@``?
-#
-# Which product did you mean?
-# ---------------------------
-#
-# "Matrix product" is one thing, whatever some courses call it: each row of the first with each column of the second.
+# Ann should go to the second shop, Ben to the first. ``@`` is the **matrix product**: each row of the first meets each column of the
+# second. On paper, write the second matrix above the result and the first beside it.
+
+# fold: the two matrices and their product, as on paper
+import matplotlib.pyplot as plt
+
+plt.style.use("pytorch_course.book")
+fig, ax = plt.subplots(figsize=(6.4, 3.2))
+used = {"pad": 7, "facecolor": "C1", "alpha": 0.4, "linewidth": 0}
+plain = used | {"facecolor": "0.9", "alpha": 1}
+matrices = [(baskets, 0, 4, 0, None), (prices, 4, 0, None, 1), (totals, 4, 4, 0, 1)]
+for matrix, left, top, row, column in matrices:
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            colour = used if row in (i, None) and column in (j, None) else plain
+            text = f"{matrix[i, j]:g}"
+            ax.text(left + j, top + i, text, ha="center", va="center", bbox=colour)
+for row, name in enumerate(("loaf", "milk", "apple")):
+    ax.text(6, row, name, va="center")
+ax.text(5.9, 4, r"$4 \cdot 2 + 1 \cdot 1.5 + 2 \cdot 1$", va="center", fontsize=10)
+ax.text(-0.8, 4, "Ann", ha="right", va="center")
+ax.text(-0.8, 5, "Ben", ha="right", va="center")
+ax.set(xlim=(-2, 9), ylim=(5.6, -0.6))
+ax.axis("off")
+
+# %%
+# .. caption:: Ann's row and the column of the second shop make one number: 11.5.
+#    :alt: The prices, three rows and two columns, stand above the result; the baskets, two rows and three columns, to its left. Ann's row
+#       4, 1, 2, the second column of prices 2, 1.5, 1 and the result 11.5 are orange.
 #
 # .. math:: C_{ij} = \sum_k A_{ik} B_{kj}
 #
-# Three loops say the same. Compare them with ``@`` and with ``*``, which multiplies element by element.
+# Three loops say the same.
 
 
 def by_loops(A, B):
@@ -62,290 +75,215 @@ def by_loops(A, B):
     return C
 
 
-a = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-b = torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
-torch.testing.assert_close(by_loops(a, b), a @ b)
-assert not torch.equal((a @ b), a[:, :2] * b[:2])
-print(a @ b)
+print(by_loops(baskets, prices))
+torch.testing.assert_close(by_loops(baskets, prices), totals)
 
 # %%
-# On paper, write the second matrix above the result and the first beside it. Each number then stands where its row meets its column.
-
-
-def draw(ax, values, left, top, is_used):
-    """Draw a matrix as cells and colour the ones in use."""
-    for i, row in enumerate(values.tolist()):
-        for j, value in enumerate(row):
-            x, y, colour = left + j, top + i, "C1" if is_used(i, j) else "0.7"
-            ax.add_patch(plt.Rectangle((x, y), 0.94, 0.94, color=colour, alpha=0.35, linewidth=0))
-            ax.text(x + 0.47, y + 0.47, f"{value:g}", ha="center", va="center", fontsize=13)
-
-
-fig, ax = plt.subplots(figsize=(6.4, 3.2))
-draw(ax, b, 3.3, 0, lambda i, j: j == 1)
-draw(ax, a, 0, 3.3, lambda i, j: i == 0)
-draw(ax, a @ b, 3.3, 3.3, lambda i, j: (i, j) == (0, 1))
-ax.text(5.6, 3.77, r"$11 = 1 \cdot 0 + 2 \cdot 1 + 3 \cdot 3$", va="center")
-ax.set(xlim=(-2.5, 9), ylim=(5.4, -0.1), aspect="equal")
-ax.axis("off")
-
-# %%
-# .. caption:: The orange 11 is the product of the orange row and the orange column.
-#    :alt: The 3 by 2 matrix b stands above the 2 by 2 result, the 2 by 3 matrix a to its left. The first row of a, 1 2 3, the second
-#       column of b, 0 1 3, and the result's cell with 11 are orange.
+# Which product did you mean?
+# ---------------------------
 #
-# The products differ in the shapes that they take. ``einsum`` writes each as a sentence: name the axes, and every letter that is missing
-# behind the arrow is summed over. So it checks all the others.
+# ``*`` is another product: element by element. Here the shapes forbid it, but with square matrices the wrong sign passes in silence. There
+# are more, which differ in the shapes they take. ``einsum`` writes each as a sentence: name the axes; a letter that is missing behind the
+# arrow is summed over.
 
 torch.manual_seed(0)
 x, y, m, n = torch.randn(3), torch.randn(3), torch.randn(2, 3), torch.randn(3, 4)
-batch_m, batch_n = torch.randn(5, 2, 3), torch.randn(5, 3, 4)
-products = {
-    "dot": (torch.dot, "i,i->", x, y),
-    "outer": (torch.outer, "i,j->ij", x, y),
-    "mv": (torch.mv, "ij,j->i", m, x),
-    "mm": (torch.mm, "ik,kj->ij", m, n),
-    "bmm": (torch.bmm, "bik,bkj->bij", batch_m, batch_n),
-}
-for name, (function, sentence, left, right) in products.items():
-    result = function(left, right)
+many_m, many_n = m.expand(5, 2, 3), n.expand(5, 3, 4)
+products = [("dot", "i,i->", x, y), ("mv", "ij,j->i", m, x), ("mm", "ik,kj->ij", m, n)]
+products += [("bmm", "bik,bkj->bij", many_m, many_n), ("outer", "i,j->ij", x, y)]
+for name, sentence, left, right in products:
+    result = getattr(torch, name)(left, right)
+    shapes = f"{tuple(left.shape)} {tuple(right.shape)} -> {tuple(result.shape)}"
+    print(f"{name:<5} {sentence:<13} {shapes}")
     torch.testing.assert_close(result, torch.einsum(sentence, left, right))
-    shapes = [tuple(t.shape) for t in (left, right, result)]
-    print(f"{name:<6} {sentence:<13}", "{!s:<10} {!s:<10} {!s}".format(*shapes))
+    if name != "outer":
+        torch.testing.assert_close(result, left @ right)
+        torch.testing.assert_close(result, torch.matmul(left, right))
 
 # %%
-# One name does most of that: :func:`torch.matmul`, written ``@``, reads the shapes and acts as ``dot``, ``mv``, ``mm`` or ``bmm``. It also
-# multiplies every matrix of a batch by one and the same, as a layer does. The narrow names refuse what they were not made for, and that
-# is their use.
+# ``@`` is :func:`torch.matmul`. It reads the shapes and does the work of ``dot``, ``mv``, ``mm`` and ``bmm``; it also multiplies each
+# matrix of a batch by the same one. The narrow names refuse everything else:
 
-for name in ("dot", "mv", "mm", "bmm"):
-    function, _, left, right = products[name]
-    torch.testing.assert_close(left @ right, function(left, right))
-    torch.testing.assert_close(torch.matmul(left, right), function(left, right))
-assert (batch_m @ n).shape == (5, 2, 4)  # one n for all five
-
-for attempt in (lambda: torch.mm(batch_m, batch_n), lambda: torch.dot(m, m), lambda: m @ m):
+print((many_m @ n).shape)
+for attempt in (lambda: torch.mm(many_m, many_n), lambda: m @ m):
     try:
         attempt()
     except RuntimeError as error:
         print("RuntimeError:", error)
-    else:
-        raise AssertionError("the shapes fitted")
+assert (many_m @ n).shape == (5, 2, 4)
 
 # %%
-# None of them is the *cross product*, although some course notes call ``mm`` that. The cross product takes two vectors of three numbers
-# and returns a third, at right angles to both, as long as the area between them. :func:`torch.linalg.cross` computes it. The older
-# ``torch.cross`` warns unless you name the axis. PyTorch gives some warnings once per program only; this helper asks for all of them.
-
-import warnings
-
-
-def warnings_of(call):
-    """Return what a call warns of, also when it has warned before."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        call()
-    torch.set_warn_always(before)
-    return [f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught]
-
-
-# %%
-# Now both claims, at right angles and as long as the area, and the warning:
+# Some course notes call ``mm`` the *cross product*. That is something else: it takes two vectors of three numbers and returns a third, at
+# right angles to both. If you mean it, say :func:`torch.linalg.cross`.
 
 e = torch.eye(3)
-assert torch.linalg.cross(e[0], e[1]).tolist() == [0, 0, 1]
+print(torch.linalg.cross(e[0], e[1]))
 normal = torch.linalg.cross(x, y)
+print(f"inner products: {abs(normal @ x):.3f} and {abs(normal @ y):.3f}")
 assert abs(normal @ x) < 1e-5 and abs(normal @ y) < 1e-5
-area = ((x @ x) * (y @ y) - (x @ y) ** 2).sqrt()
-torch.testing.assert_close(torch.linalg.vector_norm(normal), area)
-
-told = warnings_of(lambda: torch.cross(e, e.flip(0)))
-print(*told)
-assert len(told) == 1 and "deprecated" in told[0]
 
 # %%
 # Why will my NumPy numbers not multiply?
 # ---------------------------------------
 #
-# NumPy makes ``float64``, PyTorch's weights are ``float32``. Adding the two promotes in silence, as
-# :doc:`/lessons/tensors/04_tensor_maths` showed. Multiplying as matrices does not.
+# NumPy makes ``float64``, and PyTorch's weights are ``float32``. A sum promotes in silence, as :doc:`/lessons/tensors/04_tensor_maths`
+# shows. A matrix product does not.
 
 import numpy as np
 
 table = torch.from_numpy(np.linspace(0, 1, 12).reshape(4, 3))
+weight = torch.ones(2, 3)
 layer = torch.nn.Linear(3, 2)
-assert (table + layer.weight[0]).dtype == torch.float64
-for attempt in (lambda: table @ layer.weight.T, lambda: layer(table)):
+for attempt in (lambda: table @ weight.T, lambda: layer(table)):
     try:
         attempt()
     except RuntimeError as error:
         print("RuntimeError:", error)
-    else:
-        raise AssertionError("two dtypes went into one matrix product")
-
-inputs = table.float()  # the mend, once, where the data comes in
-torch.testing.assert_close(layer(inputs), inputs @ layer.weight.T + layer.bias)
+print((table + weight[0]).dtype, (table.float() @ weight.T).dtype)
+torch.testing.assert_close(
+    layer(table.float()), table.float() @ layer.weight.T + layer.bias
+)
 
 # %%
-# The second message is the one that you will meet, because it is what a layer says. Convert the data, not the model: ``float64`` weights
-# take twice the memory and buy nothing here.
+# The fix is ``.float()``, once, where the data comes in. Do not convert the model: ``float64`` weights take twice the memory.
 #
-# Does transposing move anything?
-# -------------------------------
+# How do I turn it round, or take a part?
+# ---------------------------------------
 #
-# No. ``.T`` and ``.t()`` return a view: the same numbers, read in another order. :doc:`/lessons/tensors/07_views_and_storage` shows how.
-# With more than two axes, "the transpose" is ambiguous. ``.mT`` swaps the last two, which is what a batch of matrices needs.
+# ``.T`` and ``.t()`` transpose a matrix. Both return a :term:`view`: nothing moves. In a batch, ``.mT`` transposes each matrix. For parts
+# there are ``diag``, ``tril`` and ``triu``; the argument counts diagonals from the main one.
 
+print("T", tuple(m.T.shape), " mT", tuple(many_m.mT.shape))
 assert m.T.data_ptr() == m.t().data_ptr() == m.mT.data_ptr() == m.data_ptr()
-assert m.T.shape == (3, 2) and batch_m.mT.shape == (5, 3, 2)
 torch.testing.assert_close((m @ n).T, n.T @ m.T)  # the order turns round
 
-told = warnings_of(lambda: batch_m.T)  # reverses all axes: the batch comes last
-print(told[0].split(" and it")[0])
-assert len(told) == 1 and "deprecated" in told[0]
-
-try:
-    batch_m.t()
-except RuntimeError as error:
-    print("RuntimeError:", error)
-else:
-    raise AssertionError("t() took three axes")
+grid = torch.arange(1.0, 10).reshape(3, 3)
+print(grid.tril())
+print(grid.triu(1))
+print("diag", grid.diag().tolist(), " trace", grid.trace().item())
+assert torch.equal(grid.tril() + grid.triu(1), grid)
+assert grid.trace() == grid.diag().sum() == torch.einsum("ii->", grid) == 15
+assert torch.tensor([3.0, 4.0]).diag().tolist() == [[3, 0], [0, 4]]  # and back
 
 # %%
-# Other functions pick a part of a matrix. Their argument ``diagonal`` says where the part ends: 0 is the main diagonal, positive numbers
-# lie above it.
-
-grid = torch.arange(1.0, 26).reshape(5, 5)
-i, j = torch.arange(5)[:, None], torch.arange(5)
-fig, axes = plt.subplots(1, 6, figsize=(6.4, 1.5))
-for column, k in enumerate((-1, 0, 1)):
-    assert torch.equal(grid.tril(k), grid * (j - i <= k))  # the definition
-    assert torch.equal(grid.triu(k), grid * (j - i >= k))
-    for ax, name in ((axes[column], "tril"), (axes[3 + column], "triu")):
-        kept = getattr(grid, name)(k) != 0
-        ax.pcolormesh(kept.numpy(), cmap="gray_r", vmin=-0.2, vmax=1.5, edgecolors="white")
-        ax.set(title=f"{name}({k})", aspect="equal", ylim=(5, 0))
-        ax.axis("off")
-
-# %%
-# .. caption:: What ``tril`` and ``triu`` keep, for ``diagonal`` from -1 to 1. The rest becomes 0.
-#    :alt: Six squares of 5 by 5 cells. In the three called tril the lower left triangle is dark: without, with, and with one more diagonal
-#       than the main one. In the three called triu the upper right triangle: one more diagonal, with, and without the main one.
+# Language models use ``tril``: row :math:`i` says what position :math:`i` may see, which is nothing to its right.
 #
-# Language models use ``tril``: row :math:`i` says what position :math:`i` may see, which is nothing to its right. ``diag`` works in two
-# directions, and the **trace** adds up what it finds.
+# What did each thing cost?
+# -------------------------
+#
+# Now backwards. Three receipts of one shop show what was bought and the total, and no prices. That is
+# :math:`\mathbf{A}\mathbf{x} = \mathbf{b}`, and you look for :math:`\mathbf{x}`.
 
-assert grid.diag().tolist() == [1, 7, 13, 19, 25]  # matrix to vector
-assert grid.diag(1).tolist() == [2, 8, 14, 20]
-assert torch.tensor([3.0, 4.0]).diag().tolist() == [[3, 0], [0, 4]]  # vector to matrix
-assert grid.trace() == grid.diag().sum() == torch.einsum("ii->", grid) == 65
-torch.testing.assert_close((a @ b).trace(), (b @ a).trace())  # although the shapes differ
+bought = torch.tensor([[4.0, 1.0, 2.0], [1.0, 4.0, 0.0], [2.0, 2.0, 5.0]])
+paid = torch.tensor([14.0, 7.0, 10.5])
+print("solve:  ", torch.linalg.solve(bought, paid))
+inverse = torch.linalg.inv(bought)
+print("inverse:", inverse @ paid)
+torch.testing.assert_close(torch.linalg.solve(bought, paid), prices[:, 0])
+torch.testing.assert_close(inverse @ bought, torch.eye(3))
+torch.testing.assert_close(torch.inverse(bought), inverse)  # an older spelling
 
 # %%
-# How do I undo a matrix?
-# -----------------------
-#
-# With its inverse, if it has one. A **singular** matrix flattens the circle into a line, and no matrix can blow it up again.
+# The prices of the first shop. If the third customer bought exactly twice what Ann did, the receipt says nothing new, and nothing can find
+# three prices from two facts. Such a matrix is **singular**:
 
-inverse = torch.linalg.inv(A)
-torch.testing.assert_close(inverse @ A, torch.eye(2))
-torch.testing.assert_close(inverse @ (A @ circle), circle)
-torch.testing.assert_close(torch.inverse(A), inverse)  # the older spelling
-
-flat = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
+bought[2] = 2 * bought[0]
 try:
-    torch.linalg.inv(flat)
+    torch.linalg.solve(bought, paid)
 except torch.linalg.LinAlgError as error:
-    print("LinAlgError:", error)
-else:
-    raise AssertionError("a flat matrix was inverted")
-assert issubclass(torch.linalg.LinAlgError, RuntimeError)
-
-nearly_flat = torch.tensor([[1.0, 1.0], [1.0, 1.0000001]])
-assert torch.linalg.inv(nearly_flat).max() > 1e6  # no error, and a bad sign
+    message = str(error)
+print("LinAlgError:", message)
+assert "singular" in message
 
 # %%
-# You rarely need the inverse. To find the :math:`\mathbf{x}` of :math:`\mathbf{A}\mathbf{x} = \mathbf{b}`, call :func:`torch.linalg.solve`.
-# It is more than a shortcut. The Hilbert matrix, :math:`H_{ij} = 1 / (i + j + 1)`, is nearly flat; we solve it both ways and put the
-# answers back in.
+# Is the inverse good enough?
+# ---------------------------
+#
+# What you expect: ``solve`` is a shortcut for the inverse. What happens shows on a matrix that is *nearly* singular, the Hilbert matrix
+# :math:`H_{ij} = 1 / (i + j + 1)`. Solve both ways, put the answer back in, and measure how far it misses.
 
-misfit = {"solve": [], "inverse": []}
+misfits = {"solve": [], "inverse": []}
 sizes = range(3, 13)
 for size in sizes:
     k = torch.arange(size, dtype=torch.float64)
     H = 1 / (k[:, None] + k + 1)
-    ones = torch.ones(size, dtype=torch.float64)
-    right = H @ ones
-    answers = {"solve": torch.linalg.solve(H, right), "inverse": torch.linalg.inv(H) @ right}
-    for name, answer in answers.items():
-        misfit[name].append((H @ answer - right).abs().max().item() + 1e-18)  # 0 has no logarithm
-
-for solved, inverted in list(zip(misfit["solve"], misfit["inverse"], strict=True))[5:]:
-    assert inverted > 1000 * solved
-assert torch.linalg.cond(H) > 1e15 and (answers["solve"] - ones).abs().max() > 1e-6
+    b = H.sum(dim=1)  # so the right answer is all ones
+    solved = torch.linalg.solve(H, b)
+    inverted = torch.linalg.inv(H) @ b
+    misfits["solve"].append((H @ solved - b).abs().max().item())
+    misfits["inverse"].append((H @ inverted - b).abs().max().item())
+print(
+    f"size 12: solve {misfits['solve'][-1]:.0e}, inverse {misfits['inverse'][-1]:.0e}"
+)
+print(f"condition number {torch.linalg.cond(H):.0e}")
+assert misfits["inverse"][-1] > 1000 * misfits["solve"][-1]
 
 # %%
-# :func:`torch.linalg.cond` is the length of the ellipse divided by its width. Here it exceeds :math:`10^{15}`, and ``float64`` has about
-# 16 digits, so *neither* way finds the ones that we hid. But the answer of ``solve`` still satisfies the equation, and that of the
-# inverse does not.
 
+# fold: the misfit against the size
 fig, ax = plt.subplots()
-for name, values in misfit.items():
-    ax.semilogy(sizes, values, "o-")
-    ax.annotate(name, (12, values[-1]), xytext=(8, 0), textcoords="offset points", va="center")
-ax.set(xlabel="size of the Hilbert matrix", ylabel="largest misfit", ylim=(1e-19, 1e2))
+for (name, values), marker in zip(misfits.items(), "os"):
+    ax.semilogy(sizes, np.maximum(values, 1e-18), f"{marker}-", label=name)
+ax.set(xlabel="size", ylabel="misfit", ylim=(1e-19, 1e3))
+ax.legend()
 
 # %%
-# .. caption:: How badly each answer misses the equation. The misfit of ``solve`` stays at rounding error; that of the inverse grows
-#       by orders of magnitude.
-#    :alt: A logarithmic plot. The line of solve stays below 1e-14 for sizes 3 to 12. The line of the inverse climbs from
-#       about 1e-15 to more than 0.01.
+# .. caption:: The misfit of ``solve`` stays at rounding error. That of the inverse grows by a factor of ten or more with each size.
+#    :alt: A logarithmic plot for sizes 3 to 12. The line of solve stays below 1e-14. The line of the inverse climbs from about 1e-15 to
+#       about 1.
+#
+# So call ``solve``, and leave the inverse to formulas. The condition number :func:`torch.linalg.cond` warns you: near :math:`10^{16}` it
+# has used up all digits of ``float64``.
 #
 # What is a matrix made of?
 # -------------------------
 #
-# Back to the ellipse. The singular value decomposition writes any matrix as a turn, a stretch along the axes, and another turn:
+# A matrix moves points. Multiply every point of a circle by one, and out comes an ellipse, in the worst case a flat one. The **singular
+# value decomposition** does it in three simple steps:
 #
 # .. math:: \mathbf{A} = \mathbf{U} \, \operatorname{diag}(\sigma_1, \sigma_2, \dots) \, \mathbf{V}^\top
-#
-# The rows of ``Vh`` are the arrows in the circle, ``S`` holds their lengths afterwards, and the columns of ``U`` are their new directions.
 
+A = torch.tensor([[1.5, 0.9], [0.1, 0.8]])
+U, S, Vh = torch.linalg.svd(A)
+print("stretches", S)
+print(f"det U {torch.linalg.det(U):.0f}, det Vh {torch.linalg.det(Vh):.0f}")
 torch.testing.assert_close(U @ S.diag() @ Vh, A)
-torch.testing.assert_close(A @ Vh[0], S[0] * U[:, 0])
-assert S[0] > 1 > S[1]  # one arrow grew, the other shrank
+torch.testing.assert_close(U.T @ U, torch.eye(2))
 by_hand = torch.linalg.eigvalsh(A.T @ A).sqrt()  # the smallest first
-torch.testing.assert_close(by_hand.flip(0), S)
-torch.testing.assert_close(torch.linalg.det(A).abs(), S.prod())  # how much the area grew
-torch.testing.assert_close(torch.linalg.cond(A), S[0] / S[1])
-lengths = torch.linalg.vector_norm(A @ circle, dim=0)
-assert S[1] - 1e-4 < lengths.min() and lengths.max() < S[0] + 1e-4
+torch.testing.assert_close(S, by_hand.flip(0))
+signs = torch.linalg.det(U) * torch.linalg.det(Vh)
+torch.testing.assert_close(signs * S.prod(), torch.linalg.det(A))
 
 # %%
-# Older code calls ``torch.svd``, which returns :math:`\mathbf{V}` where the new function returns its transpose. For a square matrix the
-# mix-up has the right shape and says nothing. Is ``torch.svd`` deprecated? Ask the documentation and the code.
 
-G = torch.randn(3, 3)
-told = warnings_of(lambda: torch.svd(G))
-documented = "deprecated" in torch.svd.__doc__
-print("warnings:", len(told), " documentation says deprecated:", documented)
-assert documented
-
-old_U, old_S, old_V = torch.svd(G)
-torch.testing.assert_close(old_U @ old_S.diag() @ old_V.T, G)
-assert (old_U @ old_S.diag() @ old_V - G).abs().max() > 0.1  # transpose forgotten
-assert torch.svd(m).V.shape == (3, 2)
-assert torch.linalg.svd(m).Vh.shape == (3, 3)  # unless full_matrices=False
+# fold: a circle and two arrows after each of the three steps
+angle = torch.linspace(0, 2 * torch.pi, 200)
+circle = torch.stack([angle.cos(), angle.sin()])  # one point per column
+steps = {"circle": torch.eye(2), "Vh": Vh, "S": S.diag() @ Vh, "U": A}
+fig, axes = plt.subplots(1, 4, figsize=(6.4, 1.9), sharex=True, sharey=True)
+for ax, (name, matrix) in zip(axes, steps.items()):
+    ax.fill(*(matrix @ circle), facecolor="0.94", edgecolor="0.6")
+    for start, colour, style in zip(Vh, ("C0", "C3"), ("-", "--")):
+        tip = matrix @ start
+        arrow = {"arrowstyle": "->", "color": colour, "linestyle": style, "lw": 2}
+        ax.annotate("", tip.tolist(), (0, 0), arrowprops=arrow)
+    ax.set(aspect="equal", title=name, xticks=(-1, 0, 1), yticks=(-1, 0, 1))
 
 # %%
+# .. caption:: Turn or mirror (``Vh``), stretch along the axes (``S``), turn or mirror again (``U``). The two arrows keep their right angle.
+#    :alt: Four panels: a circle with two arrows at a right angle; the circle with the arrows along the axes; an ellipse, long in the
+#       direction of the first arrow and short in that of the second; the same ellipse, tilted.
+#
+# :math:`\mathbf{U}` and :math:`\mathbf{V}^\top` change no length. A determinant of 1 means a turn, -1 a mirror. Here both are mirrors,
+# and two mirrors make a turn. A matrix with a negative determinant needs one of each.
+#
 # How few numbers make a photograph?
 # ----------------------------------
 #
-# A grey photograph is a matrix. Written as a sum, its decomposition is a stack of layers, each an ``outer`` product, ordered by weight:
-# :math:`\mathbf{A} = \sum_i \sigma_i \, \mathbf{u}_i \mathbf{v}_i^\top`. Keep the first :math:`k` and throw the rest away.
+# A grey photograph is a matrix, too. Its decomposition is a stack of layers, each an outer product of a column and a row, ordered by
+# weight: :math:`\mathbf{A} = \sum_i \sigma_i \, \mathbf{u}_i \mathbf{v}_i^\top`. Keep the first :math:`k` and throw the rest away.
 
-from pytorch_course.datasets.bundled import photographs
+from pytorch_course.datasets import photographs
 
 photo = photographs().columns["image"][0].double().mean(dim=0) / 255
 U, S, Vh = torch.linalg.svd(photo, full_matrices=False)
@@ -353,7 +291,7 @@ U, S, Vh = torch.linalg.svd(photo, full_matrices=False)
 
 def rank(k):
     """Return the photograph rebuilt from its first k layers."""
-    return U[:, :k] * S[:k] @ Vh[:k]
+    return (U[:, :k] * S[:k]) @ Vh[:k]
 
 
 layers = [S[i] * torch.outer(U[:, i], Vh[i]) for i in range(5)]
@@ -361,77 +299,151 @@ torch.testing.assert_close(sum(layers), rank(5))
 torch.testing.assert_close(rank(len(S)), photo)
 
 # %%
-# How many layers do you need to see a temple?
 
-ranks = (1, 5, 20, 60, 150, len(S))
-fig, axes = plt.subplots(2, 3, figsize=(6.4, 3.2))
-for ax, k in zip(axes.flat, ranks, strict=True):
+# fold: the photograph from 1, 5, 20 and 100 layers
+fig, axes = plt.subplots(2, 2, figsize=(6.4, 4.6))
+for ax, k in zip(axes.flat, (1, 5, 20, 100)):
     ax.imshow(rank(k).numpy(), cmap="gray", vmin=0, vmax=1)
-    ax.set_title(f"{k} layers" if k > 1 else "1 layer")
+    ax.set_title(f"layers: {k}")
     ax.axis("off")
 
 # %%
-# .. caption:: The same photograph from 1, 5, 20, 60, 150 and all 427 layers. At 20 you know what it is; at 150 you hardly miss the rest.
-#    :alt: Six grey versions of a photograph of a Chinese temple. With one layer only bands are visible, with five a blurred building, with
-#       twenty its storeys, with sixty most details, and the last two look alike.
+# .. caption:: With 20 of 427 layers you know what it is; with 100 you hardly miss the rest.
+#    :alt: Four grey versions of a photograph of a Chinese temple. With one layer only bands are visible, with five a blurred building, with
+#       twenty its storeys, and with a hundred most details.
 #
-# What did it cost? A layer is one row, one column and one weight. And what did it lose? Eckart and Young proved in 1936 that the error is
-# the length of what you threw away, and that no other matrix of rank :math:`k` comes closer :cite:p:`eckart1936`:
+# A layer costs one row, one column and one weight. The error is the length of what you threw away, and no other matrix of rank :math:`k`
+# comes closer :cite:p:`eckart1936`:
 #
 # .. math:: \lVert \mathbf{A} - \mathbf{A}_k \rVert_F = \sqrt{\sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots}
 
 height, width = photo.shape
-size_of = torch.linalg.matrix_norm  # the square root of the sum of squares
-print("layers  numbers  of the photo  error")
-for k in ranks:
-    numbers = k * (height + 1 + width)
-    error = size_of(photo - rank(k))
-    torch.testing.assert_close(error, S[k:].square().sum().sqrt(), rtol=1e-6, atol=1e-9)
-    print(f"{k:6d} {numbers:8,d} {numbers / photo.numel():13.1%} {error / size_of(photo):6.3f}")
-
-for _ in range(10):  # rivals: the best rank-20 image within 20 random directions
-    directions = torch.linalg.qr(torch.randn(height, 20, dtype=torch.float64)).Q
-    rival = directions @ (directions.T @ photo)
-    assert size_of(photo - rival) > 1.1 * size_of(photo - rank(20))
+whole = torch.linalg.matrix_norm(photo)
+for k in (1, 5, 20, 100, len(S)):
+    numbers = k * (height + 1 + width) / photo.numel()
+    error = torch.linalg.matrix_norm(photo - rank(k))
+    print(f"layers {k:3}: {numbers:6.1%} of the numbers, error {error / whole:.3f}")
+    torch.testing.assert_close(error, (S[k:] ** 2).sum().sqrt(), rtol=1e-6, atol=1e-9)
 
 # %%
-# Look at the last line: all layers together need *more* numbers than the photograph has. A decomposition saves memory only if you throw
-# something away.
-
-tail = S.square().flip(0).cumsum(0).flip(0).sqrt()  # the error with 0, 1, 2 ... layers
-tail = tail / tail[0]
-fig, ax = plt.subplots()
-ax.plot(tail)
-ax.plot(ranks[:-1], tail[list(ranks[:-1])], "o", color="C3")
-break_even = photo.numel() / (height + 1 + width)
-ax.axvline(break_even, color="0.6", linestyle=":")
-ax.text(break_even + 5, 0.5, "as many numbers as pixels")
-ax.set(xlabel="layers kept", ylabel="relative error", ylim=(0, 1.03))
-
-# %%
-# .. caption:: The error falls steeply, then slowly: the first layers carry the picture. Dots mark the photographs above. Right of the
-#    dotted line nothing is saved.
-#    :alt: A curve that drops from 1 at no layers to below 0.3 at one and about 0.14 at twenty, then declines slowly to 0 at 427. A dotted
-#       vertical line stands at about 256 layers.
+# The last line: all layers need *more* numbers than the photograph. You save memory only if you throw something away.
 #
+# Is this function deprecated?
+# ----------------------------
+#
+# Old pages call ``torch.svd``, ``torch.symeig``, ``torch.qr``. Ask three times: how often does the documentation say "deprecated", how many
+# warnings come, and does the function run? PyTorch gives some warnings only once per program; ``set_warn_always`` asks for all.
+
+import warnings
+
+always = torch.is_warn_always_enabled()
+torch.set_warn_always(True)
+P = torch.tensor([[2.0, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, 4.0]])
+for name in ("inverse", "norm", "svd", "chain_matmul", "symeig", "qr", "cholesky"):
+    function = getattr(torch, name)
+    documented = (function.__doc__ or "").count("deprecated")
+    said = "runs"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            function(P)
+        except RuntimeError as error:
+            said = str(error).split(". ")[0]
+    print(f"{name:<12} documented {documented}, warnings {len(caught)}, {said}")
+torch.set_warn_always(always)
+
+# %%
+# ``svd`` and ``norm`` run without a word, and only the documentation calls them deprecated. The error of a removed function names its
+# successor. Mind the letters: ``torch.svd`` returned :math:`\mathbf{V}`, the new one its transpose. For a square matrix the mix-up
+# has the right shape.
+
+old_U, old_S, old_V = torch.svd(P)
+right = old_U @ old_S.diag() @ old_V.T
+wrong = old_U @ old_S.diag() @ old_V
+for name, rebuilt in [("V.T", right), ("V", wrong)]:
+    print(f"with {name}: largest error {(rebuilt - P).abs().max():.2f}")
+assert "deprecated" in torch.svd.__doc__
+assert torch.svd(m).V.shape == (3, 2) and torch.linalg.svd(m).Vh.shape == (3, 3)
+
+# %%
+# Take this with you
+# ------------------
+#
+# ``@`` for products, ``solve`` for equations, ``svd`` to keep what matters.
+
+A = torch.rand(6, 4)  # what comes from NumPy: torch.from_numpy(a).float()
+product = A.mT @ A  # (4, 6) @ (6, 4)
+x = torch.linalg.solve(product + torch.eye(4), torch.ones(4))  # not inv(...) @ b
+U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+k = 2
+closest = (U[:, :k] * S[:k]) @ Vh[:k]  # the best matrix of rank 2
+error = (S[k:] ** 2).sum().sqrt()
+
+# %%
 # Change something
 # ----------------
 #
-# * Make ``A`` singular, ``[[1.0, 2.0], [0.5, 1.0]]``, and draw the circle again. What is left of the ellipse? (A line: ``S[1]`` is 0, up
-#   to rounding.)
-# * Use the flower instead, ``["image"][1]``. For an error below 0.1, does it need more layers than the temple, or fewer?
-# * Replace the photograph by ``torch.rand_like(photo)`` and look at the curve. Why can noise not be compressed?
+# * Swap the two rows of ``A``, which is a mirror at the diagonal. Which of the printed numbers change?
+# * Take the other photograph, ``["image"][1]``. Does the flower need more layers than the temple for the same error?
+# * Below the line that makes ``photo``, add ``photo = torch.rand_like(photo)``. How well can noise be compressed?
+#
+# .. dropdown:: What happens
+#
+#    * The stretches stay, and so does ``Vh``. The determinant of ``U`` changes its sign: one mirror is left. The ellipse flips with it.
+#    * With few layers, yes: its error is larger at 1 and at 5. From 20 layers on it is smaller, since the blurred background is simple.
+#    * Badly. One layer catches the mean grey, then the error falls slowly; 100 layers still leave a third. Noise has no rows that resemble
+#      each other.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict three shapes
 #
-# 1. Write the sentence for :func:`torch.einsum` that returns all the dot products between the rows of two matrices. Which expression with
-#    ``@`` does the same?
-# 2. ``A @ x`` for a ``(1000, 1000)`` matrix and ``(x * A).sum(dim=1)`` agree. Which intermediate result does the second one store?
-# 3. Find the smallest number of layers with a relative error below 0.1, without a loop.
+#    ``a`` has shape (7, 2, 3), ``b`` (3, 4) and ``x`` (3,). Which shapes have ``a @ b``, ``a @ x`` and ``b.T @ x``?
+
+### BEGIN SOLUTION
+guess = [(7, 2, 4), (7, 2), (4,)]
+### END SOLUTION
+
+a, b, x = torch.zeros(7, 2, 3), torch.zeros(3, 4), torch.zeros(3)
+expect(guess, [tuple(result.shape) for result in (a @ b, a @ x, b.T @ x)])
+
+# %%
+# .. exercise:: Fix a compression
 #
-# .. dropdown:: Answers
+#    A colleague replaced ``torch.svd`` by ``torch.linalg.svd`` and kept the rest: ``U, S, V = torch.linalg.svd(M)``, then
+#    ``(U[:, :k] * S[:k]) @ V[:, :k].T``. Square pictures come out as nonsense, and others fail. Write ``compress`` so that both work.
+
+
+def compress(M, k):
+    ### BEGIN SOLUTION
+    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+    return (U[:, :k] * S[:k]) @ Vh[:k]
+    ### END SOLUTION
+
+
+strong = 5 * torch.outer(torch.tensor([0.6, 0.8]), torch.tensor([2.0, 2.0, 1.0]) / 3)
+weak = torch.outer(torch.tensor([-0.8, 0.6]), torch.tensor([2.0, -1.0, -2.0]) / 3)
+expect(lambda: compress(strong + weak, 1), strong)
+expect(lambda: compress((strong + weak).T, 2), (strong + weak).T)
+
+# %%
+# .. exercise:: Look up a function
 #
-#    1. ``torch.einsum("ik,jk->ij", m, n)``, which is ``m @ n.T``.
-#    2. All million products, before it adds them up. ``A @ x`` keeps only the sums.
-#    3. ``(tail < 0.1).int().argmax()``: the first place where it is true, and ``tail[k]`` is the error with ``k`` layers.
+#    With more receipts than prices, no prices fit all of them exactly. Old code calls ``torch.lstsq`` for the best ones; call it, and the
+#    message names its successor. Look that one up on its page and write ``best_prices``: it returns one number per column of ``bought``.
+
+
+def best_prices(bought, paid):
+    ### BEGIN SOLUTION
+    return torch.linalg.lstsq(bought, paid[:, None]).solution[:, 0]
+    ### END SOLUTION
+
+
+receipts = torch.tensor([[4.0, 1.0], [1.0, 4.0], [2.0, 2.0], [3.0, 0.0]])
+sums = torch.tensor([13.2, 6.9, 8.1, 8.7])
+normal = torch.linalg.solve(receipts.T @ receipts, receipts.T @ sums)
+expect(lambda: best_prices(receipts, sums), normal, rtol=1e-4)

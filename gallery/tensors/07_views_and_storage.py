@@ -2,175 +2,235 @@ r"""
 Views and storage
 =================
 
-Say, before you run a line, whether it moves numbers in memory or only changes how they are read.
+Say, before you run a line, whether it copies numbers in memory or only reads them in another way.
 
 .. lesson::
    :needs: tensors/03_tensor_creation tensors/06_indexing_and_joining
-   :data: none
+   :data: two photographs
+   :keywords: view, reshape, resize, resize_, contiguous, stride, storage_offset, as_strided, permute, transpose, shallow copy, deep
+      copy, memory sharing, alias, TypedStorage is deprecated, view size is not compatible with input tensor's size and
+      stride, np.resize, non-inplace resize is deprecated
+   :thumbnail: 4
 """
 
 # %%
-# Why did my matrix change?
-# -------------------------
+# Who changed my table?
+# ---------------------
 #
-# You take the middle column of a matrix, add ten to it, and look at the matrix.
+# Two days, three cities, degrees Celsius. A friend in America wants the middle city in Fahrenheit. You convert that column for him.
 
 import torch
 
-m = torch.arange(6.0).reshape(2, 3)
-column = m[:, 1]
-column += 10
-print(m)
-assert m[:, 1].tolist() == [11, 14]
+celsius = torch.tensor([[12.0, 20.0, 31.0], [14.0, 25.0, 30.0]])
+friend = celsius[:, 1]
+friend *= 1.8
+friend += 32
+print("for the friend:", friend)
+print(celsius)
+assert celsius[:, 1].tolist() == [68, 77]
 
 # %%
-# Nobody assigned to ``m``. The column is no copy: it is a **view**, a second way to read the same memory. Most of the bugs that views
-# cause are silent, and so is most of the speed that they give. You need to see the memory to tell which is which.
+# The friend is happy, and your own table now claims 68 and 77 degrees Celsius. Nobody assigned to it. Look at the memory:
+
+import matplotlib.pyplot as plt
+from pytorch_course.tensors import storage_map
+
+plt.style.use("pytorch_course.book")
+ax = storage_map(celsius=celsius, friend=friend).plot()
+
+# %%
+# .. caption:: There is one row of six numbers. Both names read it; ``friend`` reads the cells 1 and 4.
+#    :alt: A row of six numbered cells. Below it, celsius fills all six with the indices 0,0 to 1,2, and friend fills the cells 1 and 4 with
+#       the indices 0 and 1.
 #
+# ``friend`` is not a copy but a :term:`view`: a second way to read the same memory. Most bugs of views are silent, and so is most of the
+# speed that they give. When you want to write and keep the original, ask for memory of your own with :meth:`torch.Tensor.clone`.
+
+celsius = torch.tensor([[12.0, 20.0, 31.0], [14.0, 25.0, 30.0]])
+friend = celsius[:, 1].clone()
+friend *= 1.8
+friend += 32
+print(friend, celsius[:, 1])
+assert celsius[:, 1].tolist() == [20, 25]
+
+# %%
 # What is a tensor made of?
 # -------------------------
 #
-# Two parts. The **storage** is one long row of cells, and it knows nothing of rows and columns. The tensor itself is a short note that
-# says how to read it: the shape, the **offset** of the first element, and per axis a **stride**, the number of cells to the next element.
+# Of two parts. The :term:`storage` is one long row of cells and knows nothing of rows and columns. The tensor itself is a short note on
+# how to read it: the shape, the :term:`offset` of the first element, and for each axis a :term:`stride`, the number of cells to the next
+# element.
 
-import matplotlib.pyplot as plt
-from pytorch_course.tensors import layout, same_storage, storage_map
-
-plt.style.use("pytorch_course.book")
 m = torch.arange(6.0).reshape(2, 3)
-ax = layout(m.t()).plot()
+t = m.t()
+for name, tensor in [("m", m), ("m.t()", t), ("m[:, 1:]", m[:, 1:])]:
+    shape, stride = tuple(tensor.shape), tensor.stride()
+    print(f"{name:<9} shape {shape} stride {stride} offset {tensor.storage_offset()}")
+print(t.dtype, t.device, t.untyped_storage().nbytes(), "bytes")
 
 # %%
-# .. caption:: The transposed matrix, three by two, above the storage it shares with ``m``. Each element names its cell, each cell its
-#    element.
-#    :alt: A grid of three rows and two columns with the storage positions 0 and 3, 1 and 4, 2 and 5. Below it six cells in a row,
-#       coloured by the row of the grid that reads them, so that the colours alternate.
+
+# fold: the transposed matrix above its storage
+from pytorch_course.tensors import layout
+
+ax = layout(t).plot()
+
+# %%
+# .. caption:: The transposed matrix above the storage it shares with ``m``. Each element names its cell, each cell its element.
+#    :alt: A grid of three rows and two columns with the storage positions 0 and 3, 1 and 4, 2 and 5. Below it six cells in a row, coloured
+#       by the row of the grid that reads them, so that the colours alternate.
 #
-# The element with index :math:`(i_0, i_1, \dots)` lies in the cell
+# Transposing swapped two pairs of numbers in the note, and not one float moved. The element with index :math:`(i_0, i_1, \dots)` lies in
+# the cell
 #
 # .. math:: \text{address} = \text{offset} + \sum_k i_k \cdot \text{stride}_k
 #
-# That is all there is. Do it by hand for the transposed matrix, and let two others check you: :func:`torch.as_strided`, which reads a
-# storage in any way you ask for, and the helper that drew the picture.
+# That is all there is. Here is the transposed matrix by hand, and then by :func:`torch.as_strided`, which reads a storage in any way that
+# you ask for:
 
-t = m.t()
-cells = m.flatten().tolist()  # the storage, read from its first cell to its last
-for i in range(t.shape[0]):
-    for j in range(t.shape[1]):
+cells = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # the storage
+by_hand = []
+for i in range(3):
+    for j in range(2):
         address = t.storage_offset() + i * t.stride(0) + j * t.stride(1)
-        assert cells[address] == t[i, j] and address == layout(t).address(i, j)
+        by_hand.append(cells[address])
+print("by hand:   ", by_hand)
 
-assert torch.equal(torch.as_strided(m, size=(3, 2), stride=(1, 3)), t)
-print("m:", tuple(m.shape), "stride", m.stride(), "  m.t():", tuple(t.shape), "stride", t.stride())
+strided = torch.as_strided(m, size=(3, 2), stride=(1, 3))
+print("as_strided:", strided.flatten().tolist())
+assert by_hand == strided.flatten().tolist() == t.flatten().tolist()
 
 # %%
-# Transposing swapped two pairs of numbers in the note. Not one float moved:
+# Two tensors read one storage when the storages begin at the same address. Older pages ask for ``storage()``. It still answers, with a
+# warning; ``untyped_storage()`` is the name of today.
 
-assert m.untyped_storage().data_ptr() == t.untyped_storage().data_ptr()
-layout(t)
+import warnings
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    old = m.storage()
+    new = t.untyped_storage()
+print(len(caught), "warning:", str(caught[0].message).split(".")[0])
+print("bytes apart:", new.data_ptr() - old.data_ptr())
+assert len(caught) == 1 and new.data_ptr() == old.data_ptr()
 
 # %%
 # Which operations leave the bytes alone?
 # ---------------------------------------
 #
-# Whatever can be said with offset and strides needs no copy: slices with a step, transposition, splitting an axis, picking one index.
+# All that can be said with an offset and strides: slices with a step, transposition, splitting an axis, picking one index.
 
 big = torch.arange(12.0)
 table = big.view(3, 4)
-views = {"table": table, "row 1": table[1], "column 2": table[:, 2], "every 2nd": big[::2], "corner": table[1:, 2:]}
+views = {"table": table, "row 1": table[1], "column 2": table[:, 2]}
+views |= {"every 2nd": big[::2], "corner": table[1:, 2:]}
 found = storage_map(**views)
 ax = found.plot()
 assert found.cells("column 2") == (2, 6, 10)
-assert all(same_storage(big, view) for view in views.values())
 
 # %%
 # .. caption:: Five views of one storage of twelve cells. A filled cell is read by that view, and holds the index that reads it.
 #    :alt: A row of twelve numbered cells; below it one row per view. The table touches all cells, row 1 cells 4 to 7, column 2 cells 2, 6
 #       and 10, every second the even cells, and the corner cells 6, 7, 10 and 11.
 #
-# Indexing with a list or a mask cannot be said in strides, because its steps are not even. It copies.
+# A list or a mask as index cannot be said in strides, because its steps are not even. It copies, so its storage holds its own elements and
+# no others. ``same_storage`` of the helper package compares the addresses as above.
 
-picked = big[[0, 1, 5]]
-masked = big[big > 6]
-assert not same_storage(big, picked) and not same_storage(big, masked)
+from pytorch_course.tensors import same_storage
 
-expanded = torch.tensor([1.0, 2.0]).expand(3, 2)  # three rows, and memory for one
-print("strides of the expanded tensor:", expanded.stride())
-assert expanded.untyped_storage().nbytes() == 2 * 4
+for name, part in [
+    ("slice", big[1:6]),
+    ("list", big[[0, 1, 5]]),
+    ("mask", big[big > 6]),
+]:
+    cells = part.untyped_storage().nbytes() // part.itemsize
+    print(f"{name:<6} {part.numel()} elements, storage of {cells} cells")
+assert same_storage(big, big[1:6])
+assert not same_storage(big, big[[0, 1, 5]]) and not same_storage(big, big[big > 6])
+
+# %%
+# A stride of zero is allowed: :meth:`torch.Tensor.expand` makes three rows out of the memory for one. Reading is free. Writing into one row
+# writes into all of them, which is almost never what you meant; ``clone`` first.
+
 row = torch.tensor([1.0, 2.0])
-row.expand(3, 2)[0].mul_(10)  # write into the first row ...
-assert row.expand(3, 2).tolist() == [[10, 20]] * 3  # ... and all three changed
+rows = row.expand(3, 2)
+rows[0].mul_(10)
+print("stride", rows.stride(), rows.tolist())
 
-apart = row.expand(3, 2).clone()  # memory for all three
+apart = row.expand(3, 2).clone()
 apart[0].mul_(10)
+print("stride", apart.stride(), apart.tolist())
+assert rows.tolist() == [[10, 20]] * 3
 assert apart.tolist() == [[100, 200], [10, 20], [10, 20]]
 
 # %%
-# A stride of zero is legal: every row is the same two cells. Reading through it is free. Writing through it writes everywhere, which is
-# almost never what you meant; ``.clone()`` first, as the last lines do.
-#
 # Does reshape copy?
 # ------------------
 #
-# Many notes say that ``view`` shares memory and :meth:`torch.Tensor.reshape` copies. Test it.
+# Many notes say that ``view`` shares memory and :meth:`torch.Tensor.reshape` copies. Test it: write into the result, and look at the
+# original.
 
-d = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
-before = d.untyped_storage().data_ptr()
-reshaped = d.reshape(2, 3)
-reshaped[0, 0] = 9
-assert reshaped.untyped_storage().data_ptr() == before and d[0, 0] == 9  # the same cells
+d = torch.zeros(3, 2)
+d.reshape(2, 3)[0, 0] = 9
+print("d:      first element", d[0, 0].item())
 
-copied = d.t().reshape(6)
-assert copied.untyped_storage().data_ptr() != before  # now it did copy
-print("d.reshape shares:", same_storage(d, reshaped), "  d.t().reshape shares:", same_storage(d, copied))
+d = torch.zeros(3, 2)
+d.t().reshape(6)[0] = 9
+print("d.t():  first element", d[0, 0].item())
+assert same_storage(d, d.reshape(2, 3)) and not same_storage(d, d.t().reshape(6))
 
 # %%
-# Same method, both answers. ``reshape`` is *view if possible, else copy*. So never write into what it returns unless you know which you
-# got. :meth:`torch.Tensor.view` makes the other promise: it never copies, so sometimes it must refuse.
+# Same method, both answers. ``reshape`` is a view *if possible*, else a copy. So do not write into what it returns unless you know which
+# of the two you have. :meth:`torch.Tensor.view` promises never to copy, and so it must sometimes refuse:
 
 try:
     d.t().view(6)
 except RuntimeError as error:
-    print("RuntimeError:", str(error).split(".")[0])
-else:
-    raise AssertionError("view found strides for a flat transpose")
-
-assert not d.t().is_contiguous() and d.t().contiguous().view(6).tolist() == copied.tolist()
-assert d.view(-1).shape == (6,) and d.view(2, -1).shape == (2, 3)  # -1: work it out
+    message = str(error).split(" (")[0]
+print("RuntimeError:", message)
+print(d.view(-1).shape, d.view(2, -1).shape)  # -1: work it out
+assert message.startswith("view size is not compatible")
 
 # %%
-# Why refuse? Flattened, the transposed elements lie in the cells 0, 2, 4, 1, 3, 5. The steps are 2, 2, -3, 2, 2, and a stride is *one*
-# number. A tensor whose elements lie side by side in index order is **contiguous**; :meth:`torch.Tensor.contiguous` makes such a copy,
-# and then the view works.
+# Why refuse? Flattened, the elements of ``d.t()`` lie in these cells:
 
-transposed = layout(d.t())
-walk = [transposed.address(i, j) for i in range(2) for j in range(3)]
-print(walk, "steps", [after - first for first, after in zip(walk, walk[1:])])
-assert walk == [0, 2, 4, 1, 3, 5]
+note = layout(d.t())
+walk = [note.address(i, j) for i in range(2) for j in range(3)]
+print("cells", walk, "steps", torch.tensor(walk).diff().tolist())
+print("after contiguous():", d.t().contiguous().view(6).shape)
+assert not d.t().is_contiguous() and d.t().contiguous().is_contiguous()
 
 # %%
+# The steps are not equal, and a stride is *one* number. A tensor whose elements lie side by side in the order of their indices is
+# :term:`contiguous`; :meth:`torch.Tensor.contiguous` makes such a copy if needed, and then the view works.
+#
 # Is reshape a way to transpose?
 # ------------------------------
 #
-# No, and this mistake passes every check of shapes. Both results are three by two. ``view`` keeps the order of the cells and breaks the
-# rows elsewhere; ``t`` keeps rows and columns and changes the order in which the cells are read.
+# Both give the shape you want, and no check of shapes sees the difference.
 
 grid = torch.tensor([[1, 2, 3], [4, 5, 6]])
-print(grid.view(3, 2).tolist(), grid.t().tolist())
-assert grid.view(3, 2).shape == grid.t().shape
-assert not torch.equal(grid.view(3, 2), grid.t())
+print("reshape", grid.reshape(3, 2).tolist())
+print("t      ", grid.t().tolist())
+assert grid.reshape(3, 2).shape == grid.t().shape
+assert not torch.equal(grid.reshape(3, 2), grid.t())
 
 # %%
-# A photograph shows it at once. Image files have the channels last, networks want them first.
+# ``reshape`` keeps the order of the cells and breaks the rows elsewhere; ``t`` keeps rows and columns together. A photograph shows it at
+# once. Image files have the channels last, networks want them first.
 
-from pytorch_course.datasets.bundled import photographs
+from pytorch_course.datasets import photographs
 
-china, flower = photographs().columns["image"]
-photo = china.permute(1, 2, 0)[:400:4, :600:4]  # as in an image file: height, width, channel
+china = photographs().columns["image"][0]
+photo = china.permute(1, 2, 0)[:400:4, :600:4]  # as in a file: height, width, channel
 height, width, channels = photo.shape
-right, wrong = photo.permute(2, 0, 1), photo.reshape(channels, height, width)
-assert right.shape == wrong.shape
+right = photo.permute(2, 0, 1)
+wrong = photo.reshape(channels, height, width)
+print(tuple(right.shape), tuple(wrong.shape))
 
+# %%
+
+# fold: both results as pictures
 fig, axes = plt.subplots(1, 2, figsize=(7, 2.6))
 for ax, image, name in zip(axes, (right, wrong), ("permute", "reshape")):
     ax.imshow(image.permute(1, 2, 0).numpy())
@@ -178,26 +238,38 @@ for ax, image, name in zip(axes, (right, wrong), ("permute", "reshape")):
     ax.set_axis_off()
 
 # %%
-# .. caption:: Channels brought to the front by ``permute`` and by ``reshape``, then drawn. The shapes are equal; only one is still a
-#    photograph.
-#    :alt: Two pictures. On the left a Chinese pavilion in its natural colours; on the right a grey tangle of three small, distorted copies.
+# .. caption:: Channels brought to the front by ``permute`` and by ``reshape``. The shapes are equal; only one is still a photograph.
+#    :alt: Two pictures. On the left a Chinese pavilion in its natural colours; on the right bright
+#       stripes in unnatural colours, in which the pavilion is lost.
 #
 # And resize?
 # -----------
 #
-# The third name in many tables is ``resize``. The method is deprecated. The one with the underscore changes the tensor itself, drops
-# cells or adds cells with whatever the memory held, and asks nobody who else reads them.
+# What you expect: a third name for the same. What happens: three functions have it, and each does something else. NumPy's function
+# fills up by repeating the data. The method of the same name on tensors is deprecated; like ``reshape``, it shares memory or copies.
 
-import warnings
+import numpy as np
 
+print("np.resize:", np.resize(np.arange(4), (2, 3)).tolist())
+
+d = torch.arange(6.0).reshape(2, 3)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    torch.arange(6.0).resize(2, 3)
+    of_whole = d.resize(3, 2)
+    of_transposed = d.t().resize(2, 3)
 print(caught[0].category.__name__, "-", caught[0].message)
-assert "deprecated" in str(caught[0].message)
+for name, tensor in [("d", of_whole), ("d.t()", of_transposed)]:
+    print(f"{name}.resize makes a", "view" if same_storage(d, tensor) else "copy")
+assert same_storage(d, of_whole) and not same_storage(d, of_transposed)
+
+# %%
+# The one with the underscore changes the tensor itself. It drops cells from sight, or adds cells with whatever the memory held, and does
+# not ask who else reads them. Say what you mean instead: ``reshape`` to change the shape, a slice to drop, :func:`torch.cat` to add.
 
 q = torch.arange(6.0)
-assert q.resize_(2, 2) is q and q.tolist() == [[0, 1], [2, 3]]  # two numbers are gone from sight
+result = q.resize_(2, 2)
+print(q)
+assert result is q and q.tolist() == [[0, 1], [2, 3]]
 
 # %%
 # Why is my file of one number so large?
@@ -207,9 +279,6 @@ assert q.resize_(2, 2) is q and q.tolist() == [[0, 1], [2, 3]]  # two numbers ar
 
 import io
 
-big = torch.zeros(1_000_000)
-small = big[:1]
-
 
 def bytes_written(tensor):
     """Return how many bytes torch.save writes for a tensor."""
@@ -218,57 +287,134 @@ def bytes_written(tensor):
     return file.tell()
 
 
-print("one number:", bytes_written(small) // 1000, "kB, its clone:", bytes_written(small.clone()) // 1000, "kB")
-assert small.numel() == 1 and small.untyped_storage().nbytes() == 4_000_000
+small = torch.zeros(1_000_000)[:1]
+for name, tensor in [("slice", small), ("clone", small.clone())]:
+    memory = tensor.untyped_storage().nbytes()
+    print(f"{name}: {memory:,} bytes of memory, {bytes_written(tensor):,} in a file")
 assert bytes_written(small) > 1000 * bytes_written(small.clone())
 
 # %%
 # .. admonition:: From practice
 #
-#    The same thing fills memory without any file: keep one row of each large batch in a list, and every batch stays alive. The assertion
-#    above on ``untyped_storage().nbytes()`` is the evidence. Clone what you keep.
+#    The same thing fills memory without any file: keep one row of each large batch in a list, and every batch stays alive. Clone what you
+#    keep.
 #
 # Where did my axis go?
 # ---------------------
 #
 # Shapes change step by step, and you cannot see them. Print them until you can predict them. This is the way of one image through a
-# network.
+# network; predict each shape before you read it.
 
 image = torch.zeros(28, 28)
-steps = [("one grey image", image)]
-steps.append(("unsqueeze(0)     a channel axis", steps[-1][1].unsqueeze(0)))
-steps.append(("unsqueeze(0)     a batch of one", steps[-1][1].unsqueeze(0)))
-steps.append(("expand           32 samples", steps[-1][1].expand(32, 1, 28, 28)))
-steps.append(("flatten(1)       a row per sample", steps[-1][1].flatten(1)))
-steps.append(("unflatten        channels again", steps[-1][1].unflatten(1, (1, 28, 28))))
-steps.append(("squeeze(1)       no channel axis", steps[-1][1].squeeze(1)))
-steps.append(("permute(1, 2, 0) samples last", steps[-1][1].permute(1, 2, 0)))
-for name, tensor in steps:
-    print(f"{name:<34} {tuple(tensor.shape)!s:<16} shares memory: {same_storage(image, tensor)}")
-assert all(same_storage(image, tensor) for _, tensor in steps)
-assert image.untyped_storage().nbytes() == 4 * 28 * 28
+one = image.unsqueeze(0)  # a channel axis
+batch = one.unsqueeze(0)  # a batch of one
+many = batch.expand(32, 1, 28, 28)
+flat = many.flatten(1)  # one row per sample
+again = flat.unflatten(1, (1, 28, 28))
+grey = again.squeeze(1)  # no channel axis
+last = grey.permute(1, 2, 0)  # samples last
+
+steps = {"unsqueeze": one, "unsqueeze again": batch, "expand": many, "flatten": flat}
+steps |= {"unflatten": again, "squeeze": grey, "permute": last}
+for name, tensor in steps.items():
+    cells = tensor.untyped_storage().nbytes() // 4
+    shape = str(tuple(tensor.shape))
+    print(f"{name:<16} {shape:<16} {tensor.numel():>6,} elements in {cells} cells")
+assert all(same_storage(image, tensor) for tensor in steps.values())
 
 # %%
-# Eight shapes, up to 32 samples of them, and never more than the 784 numbers of the one image.
+# Seven shapes, up to 32 samples of them, and never more memory than the one image.
 #
+# Take this with you
+# ------------------
+#
+# A slice, ``t`` or ``permute`` is a view; a list or a mask copies; ``reshape`` may do either. Clone before you write into a part, and
+# before you keep or save it. Use ``permute`` to move an axis, never ``reshape``.
+
+pixels = torch.rand(48, 64, 3)  # height, width, channel
+channels_first = pixels.permute(2, 0, 1)
+one_row = channels_first.reshape(-1)  # not contiguous, so here reshape copies
+part = pixels[:8, :8].clone()  # memory of its own, to write into, keep or save
+tensors = {"permute": channels_first, "reshape": one_row, "clone": part}
+memory = pixels.untyped_storage().data_ptr()
+for name, tensor in tensors.items():
+    kind = "view" if tensor.untyped_storage().data_ptr() == memory else "copy"
+    print(name, kind)
+
+# %%
 # Change something
 # ----------------
 #
-# * In the first cell, write ``column = column + 10`` instead of ``column += 10``. Does the matrix still change?
-# * Replace ``table[1:, 2:]`` by ``table[1:, ::3]`` in the map. Which cells light up? Name them first.
-# * Draw ``layout(big[:12].view(3, 4).t()[::2])``. What are its strides and its offset?
+# * In the first cell, write ``friend = friend * 1.8`` instead of ``friend *= 1.8``. Does the table still change?
+# * In the map of five views, replace ``table[1:, 2:]`` by ``table[1:, ::3]``. Which cells light up? Name them first.
+# * In the cell on one number in a large file, take ``torch.zeros(1_000_000)[[0]]`` for ``small``. What do the two lines say now?
+#
+# .. dropdown:: What happens
+#
+#    * No. ``friend * 1.8`` is a new tensor, and ``+= 32`` writes into that one. The assert at the end of the cell objects.
+#    * 4, 7, 8 and 11: the first and the last of each of the two rows.
+#    * The same numbers twice, and few of them: a list as index copies, so the large storage is gone. The assert objects.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: The diagonal without a copy
 #
-# 1. Write ``diagonal(matrix)`` for a square matrix with :func:`torch.as_strided`, without a loop and without a copy. Which stride does it
-#    need?
-# 2. A tensor has shape (4, 6) and strides (6, 1). Which of ``x[:, ::2]``, ``x[::2]`` and ``x.view(2, 12)`` are contiguous?
-# 3. ``x.reshape(...)`` in a colleague's function changes the caller's tensor on one machine and not on another. How can that be, and what
-#    one word mends it?
+#    Write ``diagonal(matrix)`` for a square matrix, without a loop and without a copy. How many cells lie between two neighbours on the
+#    diagonal? Mind that ``matrix`` may itself be a view, with strides and an offset of its own. :func:`torch.as_strided` does the rest.
+
+
+def diagonal(matrix):
+    ### BEGIN SOLUTION
+    step = matrix.stride(0) + matrix.stride(1)
+    return matrix.as_strided((len(matrix),), (step,), matrix.storage_offset())
+    ### END SOLUTION
+
+
+whole = torch.arange(20.0).reshape(4, 5)
+expect(lambda: diagonal(whole[1:, 1:4]), torch.tensor([6.0, 12.0, 18.0]))
+expect(lambda: diagonal(whole[1:, 1:4].t()), torch.tensor([6.0, 12.0, 18.0]))
+expect(lambda: same_storage(diagonal(whole[:, :4]), whole), True)
+
+# %%
+# .. exercise:: Predict what is contiguous
 #
-# .. dropdown:: Answers
+#    ``x`` has shape (4, 6) and is contiguous. Which of ``x[:, ::2]``, ``x[::2]``, ``x[1:3]`` and ``x.view(2, 12).t()`` are? Answer with
+#    four times True or False.
+
+### BEGIN SOLUTION
+guess = [False, False, True, False]
+### END SOLUTION
+
+x = torch.zeros(4, 6)
+candidates = [x[:, ::2], x[::2], x[1:3], x.view(2, 12).t()]
+expect(guess, [candidate.is_contiguous() for candidate in candidates])
+
+# %%
+# .. exercise:: Fix a function that writes into its input
 #
-#    1. ``torch.as_strided(m, (n,), (m.stride(0) + m.stride(1),), m.storage_offset())``: one step down and one to the right.
-#    2. Only the last. The others skip cells.
-#    3. The inputs differ in their strides, so ``reshape`` returns a view on one and a copy on the other. ``clone()`` before writing.
+#    A colleague's ``without_first`` is meant to return all numbers in one row, with the first set to zero:
+#    ``row = matrix.reshape(-1)``, ``row[0] = 0``, ``return row``. It changes the caller's matrix, but only sometimes. When? Write it so
+#    that it never does.
+
+
+def without_first(matrix):
+    ### BEGIN SOLUTION
+    row = matrix.reshape(-1).clone()
+    row[0] = 0
+    return row
+    ### END SOLUTION
+
+
+def caller(matrix):
+    row = without_first(matrix)
+    return row, matrix[0, 0].item()
+
+
+pairs = torch.tensor([[7.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+expect(lambda: caller(pairs.clone()), (torch.tensor([0.0, 1, 2, 3, 4, 5]), 7.0))
+expect(lambda: caller(pairs.t().clone()), (torch.tensor([0.0, 2, 4, 1, 3, 5]), 7.0))
+expect(lambda: caller(pairs.clone().t()), (torch.tensor([0.0, 2, 4, 1, 3, 5]), 7.0))

@@ -2,11 +2,15 @@ r"""
 NumPy against PyTorch: speed
 ============================
 
-Measure the same work in NumPy and in PyTorch, port an old program step by step, and say what threads and devices can change.
+Port an old NumPy program to PyTorch, measure which step paid, and say what threads and a GPU can change.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays tensors/03_tensor_creation tensors/08_broadcasting
    :data: a photograph that comes with scikit-learn
+   :keywords: benchmark, timing, timeit, perf_counter, torch.utils.benchmark, vectorize, vectorization, slow for loop, threads,
+      set_num_threads, GPU, CUDA, accelerator, synchronize, CuPy, arithmetic intensity, roofline, overhead, k-means, port
+      NumPy to PyTorch, Expected all tensors to be on the same device, why is PyTorch slow
+   :thumbnail: 1
    :alone:
 """
 
@@ -14,45 +18,110 @@ Measure the same work in NumPy and in PyTorch, port an old program step by step,
 # Is it worth rewriting?
 # ----------------------
 #
-# An old program reduces a photograph to six colours. Most of its time goes into one question: which of the six is nearest to this pixel?
-# Here is that question twice, in Python loops and in one line.
+# An old program of yours reduces a photograph to six colours, in Python loops. You have an evening. Will NumPy make it fast, or do you need
+# PyTorch, or a GPU? Take a photograph with one pixel in 256, and six of its pixels as first colours:
+
+from pytorch_course.datasets import photographs
+
+photo = photographs().columns["image"][1].permute(1, 2, 0).double().numpy()
+pixels = photo[::16, ::16].reshape(-1, 3)
+palette = pixels[::200]
+print("pixels", pixels.shape, "palette", palette.shape)
+
+# %%
+# Most of the time goes into one question: which colour is nearest to this pixel? Here it is twice, in loops and in one line.
 
 import numpy as np
 
 
 def nearest_by_loops(pixels, palette):
-    distances = [[sum((p - q) ** 2 for p, q in zip(pixel, colour)) for colour in palette] for pixel in pixels]
-    return np.array([row.index(min(row)) for row in distances])
+    """Return for each pixel the number of its nearest colour."""
+    owners = []
+    for pixel in pixels:
+        distances = []
+        for colour in palette:
+            squares = [(p - q) ** 2 for p, q in zip(pixel, colour)]
+            distances.append(sum(squares))
+        owners.append(distances.index(min(distances)))
+    return np.array(owners)
 
 
 def nearest(pixels, palette):
+    """Return the same, in one line."""
     return ((pixels[:, None] - palette) ** 2).sum(-1).argmin(-1)
 
 
 # %%
-# Time both on the dahlia, one pixel in 64.
+# Read a clock before and after each:
 
 from time import perf_counter
 
-from pytorch_course.datasets.bundled import photographs
-
-photo = photographs().columns["image"][1].permute(1, 2, 0).double().numpy()
-pixels = photo[::8, ::8].reshape(-1, 3)
-palette = pixels[::800]  # six of them, to begin with
 start = perf_counter()
 by_loops = nearest_by_loops(pixels, palette)
 middle = perf_counter()
 by_line = nearest(pixels, palette)
-print(f"measured: loops {1000 * (middle - start):.2f} ms, one line {1000 * (perf_counter() - middle):.2f} ms")
-assert np.array_equal(by_loops, by_line) and pixels.shape == (4320, 3) and palette.shape == (6, 3)
+end = perf_counter()
+print(f"measured: loops    {1000 * (middle - start):8.2f} ms")
+print(f"measured: one line {1000 * (end - middle):8.2f} ms")
+assert np.array_equal(by_loops, by_line)
 
 # %%
-# The same answers, and a factor that needs no statistics. The line is :term:`broadcasting`: 4,320 pixels against six colours, and for every
-# pixel :math:`i` the colour :math:`k` with the smallest
+# The same answers, and a factor that needs no statistics. The line is :term:`broadcasting`. For every pixel :math:`i` it finds the colour
+# :math:`k` with the smallest
 #
 # .. math:: d_{ik} = \sum_{c} (p_{ic} - q_{kc})^2
 #
 # The loop is still there, but in compiled code, over numbers that lie side by side.
+#
+# How do I port the program?
+# --------------------------
+#
+# In steps, with the old answer as the test of each. The whole program is :term:`k-means`: give each pixel to its nearest colour, move each
+# colour to the mean of its pixels, repeat. Only ``stack`` has to know the library; every other line means the same in both.
+
+import torch
+
+
+def best_colours(pixels, palette, nearest=nearest):
+    """Move the colours six times; return the new palette."""
+    stack = torch.stack if torch.is_tensor(pixels) else np.stack
+    for _ in range(6):
+        owner = nearest(pixels, palette)
+        means = [pixels[owner == k].mean(0) for k in range(len(palette))]
+        palette = stack(means)
+    return palette
+
+
+old = best_colours(pixels, palette, nearest_by_loops)  # step 0: the loops
+vectorised = best_colours(pixels, palette)  # step 1: broadcasting
+ported = best_colours(torch.from_numpy(pixels), torch.from_numpy(palette))  # step 2
+print(old.round().astype(int).tolist())
+print(ported.round().int().tolist())
+np.testing.assert_allclose(vectorised, old)
+np.testing.assert_allclose(ported.numpy(), old)
+
+# %%
+# One palette, three programs. This is what it makes of the photograph:
+
+owner = nearest(photo.reshape(-1, 3), vectorised)
+poster = vectorised[owner].reshape(photo.shape)
+assert len(np.unique(poster.reshape(-1, 3), axis=0)) == len(palette)
+
+# %%
+
+# fold: the photograph and the poster
+import matplotlib.pyplot as plt
+
+plt.style.use("pytorch_course.book")
+fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.4))
+for ax, image, name in zip(axes, (photo, poster), ("photograph", "six colours")):
+    ax.imshow(image.astype(np.uint8))
+    ax.set_title(name)
+    ax.set_axis_off()
+
+# %%
+# .. caption:: Every pixel of the right picture has one of six colours, and the program chose them.
+#    :alt: An orange dahlia before dark green leaves, and beside it the same picture in flat patches of six colours, like a screen print.
 #
 # Can I trust one run of a stopwatch?
 # -----------------------------------
@@ -64,112 +133,63 @@ for _ in range(20):
     start = perf_counter()
     nearest(pixels, palette)
     runs.append(1000 * (perf_counter() - start))
-print(f"measured: first {runs[0]:.2f} ms, fastest {min(runs):.2f} ms, slowest {max(runs):.2f} ms")
+print(f"measured: first {runs[0]:.2f}, min {min(runs):.2f}, max {max(runs):.2f} ms")
 
 # %%
-# The first run may pay for cold caches and fresh memory, and any run for whatever else the machine does. So warm up, repeat, and take the
-# **median**. :class:`torch.utils.benchmark.Timer` does that, and three things more: it fixes the number of threads (one, unless you say
-# otherwise), repeats short code until the clock is fine enough, and waits for an accelerator before it reads the clock.
+# The first run may pay for cold caches, and any run for whatever else the machine does. So warm up, repeat, and take the **median**.
+# :class:`torch.utils.benchmark.Timer` does that. It also fixes the number of threads (one, unless you say otherwise) and waits for a GPU
+# before it reads the clock.
 
-import inspect
 import logging
 
-import torch
-
-logging.disable(logging.WARNING)  # where it finds a CUDA compiler but no GPU, the next import says so in the log
+logging.disable(
+    logging.WARNING
+)  # with a CUDA compiler and no GPU, the import logs that
 from torch.utils import benchmark
 
 logging.disable(logging.NOTSET)
 
-threads = torch.get_num_threads()
-timer = benchmark.Timer("nearest(pixels, palette)", globals=globals(), num_threads=2)
+timer = benchmark.Timer("nearest(pixels, palette)", globals=globals())
 result = timer.blocked_autorange(min_run_time=0.1)
-print(f"measured: median {1000 * result.median:.2f} ms, the middle half within {1000 * result.iqr:.2f} ms")
-assert np.isclose(result.median, np.median(result.times)) and result.task_spec.num_threads == 2
-assert torch.get_num_threads() == threads  # put back
-assert "synchronize" in inspect.getsource(benchmark.timer)  # its clock waits for an accelerator
-
-# %%
-# One number per question is enough for the rest of this page:
+print(f"measured: median {1000 * result.median:.2f} ms")
+print(f"measured: middle half of the runs within {1000 * result.iqr:.2f} ms")
+assert np.isclose(result.median, np.median(result.times))
+assert result.task_spec.num_threads == 1
 
 
-def seconds(code, threads=1, run_time=0.03, **names):
+def seconds(code, threads=1, **names):
     """Return the median time of one run of the code."""
     timer = benchmark.Timer(code, globals=names, num_threads=threads)
-    return timer.blocked_autorange(min_run_time=run_time).median
+    return timer.blocked_autorange(min_run_time=0.03).median
 
 
 # %%
-# How do I port the program?
-# --------------------------
-#
-# In steps, with the old answer as the test of each. The whole old program is :term:`k-means`: give each pixel to its nearest colour,
-# move each colour to the mean of its pixels, repeat. Only ``stack`` has to know the library; every other line means the same in
-# both.
-
-
-def six_colours(pixels, palette, nearest=nearest):
-    stack = torch.stack if torch.is_tensor(pixels) else np.stack
-    for _ in range(6):
-        owner = nearest(pixels, palette)
-        palette = stack([pixels[owner == k].mean(0) for k in range(len(palette))])
-    return palette
-
-
-old = six_colours(pixels, palette, nearest_by_loops)  # step 0: the loops
-vectorised = six_colours(pixels, palette)  # step 1: broadcasting
-ported = six_colours(torch.from_numpy(pixels), torch.from_numpy(palette))  # step 2: tensors, not one line changed
-np.testing.assert_allclose(vectorised, old)
-np.testing.assert_allclose(ported.numpy(), old)
-print(np.round(old).astype(int).tolist())
-
-# %%
-# Three programs, one palette. This is what it makes of the photograph:
-
-import matplotlib.pyplot as plt
-
-plt.style.use("pytorch_course.book")
-poster = vectorised[nearest(photo.reshape(-1, 3), vectorised)].reshape(photo.shape)
-assert len(np.unique(poster.reshape(-1, 3), axis=0)) == 6
-
-fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.4))
-for ax, image, name in zip(axes, (photo, poster), ("photograph", "six colours")):
-    ax.imshow(image.astype(np.uint8))
-    ax.set_title(name)
-    ax.set_axis_off()
-
-# %%
-# .. caption:: Every pixel of the right picture has one of six colours, and the program chose them.
-#    :alt: An orange dahlia before dark green leaves, and beside it the same picture in flat patches of six colours, like a screen print.
-#
 # Is there a better formula?
 # --------------------------
 #
-# A port is the moment to ask. The one line makes an array of :math:`N \cdot K \cdot 3` numbers before it sums the three away. Multiply the
+# A port is the moment to ask. The one line makes an array of pixels times colours times 3 before it sums the three away. Multiply the
 # square out:
 #
 # .. math:: \sum_c (p_{ic} - q_{kc})^2 = \lVert \mathbf{p}_i \rVert^2 - 2\, \mathbf{p}_i \cdot \mathbf{q}_k + \lVert \mathbf{q}_k \rVert^2
 #
-# The first term is the same for every colour, so it cannot change which is nearest. What remains is a matrix product, and no array larger
-# than :math:`N \cdot K`.
+# The first term is the same for every colour, so it cannot change which is nearest. A matrix product remains, and a third of the memory.
 
 
 def nearest_by_product(pixels, palette):
+    """Return the same, without the large array."""
     return ((palette**2).sum(-1) - 2 * (pixels @ palette.T)).argmin(-1)
 
 
-assert (pixels[:, None] - palette).nbytes == len(pixels) * 6 * 3 * 8 == 3 * (pixels @ palette.T).nbytes
+large, small = pixels[:, None] - palette, pixels @ palette.T
+print(f"one line {large.nbytes:,} bytes, product {small.nbytes:,} bytes")
+assert large.nbytes == 3 * small.nbytes
 assert np.array_equal(nearest_by_product(pixels, palette), by_loops)
-for dtype in (torch.float64, torch.float32):  # whole numbers this small are exact in both
-    x, y = torch.tensor(pixels, dtype=dtype), torch.tensor(palette, dtype=dtype)
-    assert nearest(x, y).tolist() == nearest_by_product(x, y).tolist() == by_loops.tolist()
 
 # %%
 # Which step paid?
 # ----------------
 #
-# Compare like with like: the same pixels, the same answers, the same dtype unless the dtype is the question, the number of threads stated.
-# (It governs PyTorch only. A matrix product in NumPy uses as many threads as its own library was told at the start of the program.)
+# Compare like with like: the same answers, the number of threads stated, the same dtype unless the dtype is the question.
 
 many = photo[::4, ::4].reshape(-1, 3)
 x, y = torch.from_numpy(many), torch.from_numpy(palette)
@@ -182,28 +202,33 @@ cases = {
     "NumPy, product": (nearest_by_product, many, palette, 1),
     "PyTorch, product": (nearest_by_product, x, y, 1),
 }
-cost = {name: seconds("f(p, q)", threads, f=f, p=p, q=q) / len(p) for name, (f, p, q, threads) in cases.items()}
-for name, each in cost.items():
-    print(f"measured: {name:<19}{1e9 * each:9.1f} ns per pixel, {cost['loops'] / each:5.0f} times as fast as the loops")
+cost = {}
+for name, (function, p, q, threads) in cases.items():
+    each = seconds("function(p, q)", threads, function=function, p=p, q=q) / len(p)
+    cost[name] = 1e9 * each
+    print(f"measured: {name:<19}{cost[name]:9.1f} ns per pixel")
 assert cost["loops"] > 5 * cost["NumPy"] and cost["loops"] > 5 * cost["PyTorch"]
+assert nearest(x.float(), y.float()).tolist() == nearest(many, palette).tolist()
 
 # %%
-# On a logarithmic axis, where equal steps are equal factors:
 
+# fold: the cost of the seven ways
 fig, ax = plt.subplots(figsize=(6.4, 2.9))
 for name, each in cost.items():
-    colour = "C1" if name.startswith("NumPy") else "C0" if name.startswith("PyTorch") else "0.4"
-    ax.plot(1e9 * each, name, "o", markersize=9, color=colour)
-    ax.annotate(f"{1e9 * each:,.0f}", (1e9 * each, name), (9, 0), textcoords="offset points", va="center")
+    colour = "C1" if "NumPy" in name else "C0" if "PyTorch" in name else "0.4"
+    ax.plot(each, name, "o", markersize=9, color=colour)
+    ax.annotate(f"{each:,.0f}", (each, name), (9, -4), textcoords="offset points")
 ax.set(xscale="log", xlabel="ns per pixel")
 ax.grid(axis="y")
 ax.margins(x=0.2)
 ax.invert_yaxis()
 
 # %%
-# .. caption:: The same question in seven ways, as measured when this page was built. The great step is the one away from the loops.
+# .. caption:: Seven ways, as measured when this page was built. The axis is logarithmic. The great step is the one away from the loops.
 #    :alt: Seven dots on a logarithmic axis, one below the other. The dot of the loops lies far to the right; those of one line and of the
 #       product, in NumPy and in PyTorch, lie far to its left.
+#
+# So the evening pays in NumPy already. PyTorch pays later: for gradients, for layers, and for a GPU.
 #
 # What can a second thread change?
 # --------------------------------
@@ -218,139 +243,223 @@ ax.invert_yaxis()
 numbers, n = 2**21, 512
 a, b, c = torch.ones(3, numbers).unbind()
 A, B, C = torch.ones(3, n, n).unbind()
-assert numbers / (a.nbytes + b.nbytes + c.nbytes) == 1 / 12
-assert 2 * n**3 / (A.nbytes + B.nbytes + C.nbytes) == n / 6
+print(f"operations per byte: add {numbers / (3 * a.nbytes):.3f}", end=", ")
+print(f"product {2 * n**3 / (3 * A.nbytes):.1f}")
+assert 2 * n**3 / (3 * A.nbytes) == n / 6
 
 rate = {}
 for threads in (1, 2):
-    add = seconds("torch.add(a, b, out=c)", threads, a=a, b=b, c=c)
-    product = seconds("torch.mm(A, B, out=C)", threads, A=A, B=B, C=C)
-    rate[threads] = numbers / add, 2 * n**3 / product
-    print(f"measured: threads {threads}, add     {numbers / add / 1e9:7.2f} Gop/s, {12 * numbers / add / 1e9:.1f} GB/s")
-    print(f"measured: threads {threads}, product {2 * n**3 / product / 1e9:7.2f} Gop/s")
+    add = numbers / seconds("torch.add(a, b, out=c)", threads, a=a, b=b, c=c)
+    product = 2 * n**3 / seconds("torch.mm(A, B, out=C)", threads, A=A, B=B, C=C)
+    rate[threads] = add, product
+    print(f"measured: threads {threads}, add     {add / 1e9:7.2f} Gop/s")
+    print(f"measured: threads {threads}, product {product / 1e9:7.2f} Gop/s")
 assert rate[1][1] > 2 * rate[1][0]
 
 # %%
-# Gop/s are billions of operations per second. In the product one core does several times as many as in the sum, because each number that it
-# fetches is used :math:`n` times. For work of low intensity, look for bytes to save before you look for cores: ``float32`` for ``float64``,
-# one pass for two, the product for the large array.
+# Gop/s are billions of operations per second. One core does several times as many in the product as in the sum, because each number that
+# it fetches is used :math:`n` times. For work of low intensity, save bytes before you add cores: ``float32`` for ``float64``, one pass for
+# two, the product for the large array.
 #
 # .. admonition:: From practice
 #
 #    A second thread can cost time. While these lessons were written, other programs shared the two cores, and in several of our runs two
-#    threads were slower than one, because each waits for the other to end. The lines above say how it was in this build. Measure with the
-#    thread count and the neighbours that you will have.
+#    threads were slower than one, because each waits for the other to end. Measure with the threads and the neighbours that you will have.
 #
 # When is a library slow?
 # -----------------------
 #
-# When you ask it for little. A call has a price before the first number is touched: Python, dtype checks, the choice of a kernel. With
-# :math:`t(n) = t_{\text{call}} + n\, t_{\text{number}}`, the time per number is :math:`t_{\text{call}} / n + t_{\text{number}}`: a slope
-# on logarithmic axes that ends in a floor.
+# When you ask it for little. A call has a price before the first number is touched: Python, dtype checks, the choice of a kernel. The time
+# per number is the price of the call, shared by the numbers, plus a floor:
+#
+# .. math:: \frac{t(n)}{n} = \frac{t_{\text{call}}}{n} + t_{\text{number}}
 
 sizes = [10**k for k in range(7)]
 per_number = {"NumPy": [], "PyTorch": []}
 for size in sizes:
     a, b, c = np.ones((3, size), dtype=np.float32)
-    time = seconds("np.add(a, b, out=c)", run_time=0.02, np=np, a=a, b=b, c=c)
+    time = seconds("np.add(a, b, out=c)", np=np, a=a, b=b, c=c)
     per_number["NumPy"].append(1e9 * time / size)
-    a, b, c = map(torch.from_numpy, (a, b, c))  # the same memory
-    time = seconds("torch.add(a, b, out=c)", run_time=0.02, a=a, b=b, c=c)
+    a, b, c = torch.ones(3, size).unbind()
+    time = seconds("torch.add(a, b, out=c)", a=a, b=b, c=c)
     per_number["PyTorch"].append(1e9 * time / size)
-
-fig, ax = plt.subplots()
-for (name, values), colour in zip(per_number.items(), ("C1", "C0")):
-    ax.loglog(sizes, values, marker="o", label=name, color=colour)
-ax.set(xlabel="numbers per call", ylabel="ns per number")
-ax.legend()
-assert all(values[0] > 5 * values[5] for values in per_number.values())
+for name, values in per_number.items():
+    print(f"measured: {name:<8} 1 number {values[0]:.0f} ns", end=", ")
+    print(f"each of a million {values[-1]:.2f} ns")
+    assert values[0] > 5 * values[5]
 
 # %%
-# .. caption:: Price per number of an addition. It falls with the size of the array, because the price of the call is shared by
-#    more numbers, and then levels out.
+
+# fold: the price per number against the size
+fig, ax = plt.subplots()
+for (name, values), style in zip(per_number.items(), ("s-", "o-")):
+    ax.loglog(sizes, values, style, label=name, color="C1" if name == "NumPy" else "C0")
+ax.set(xlabel="numbers per call", ylabel="ns per number")
+ax.legend()
+
+# %%
+# .. caption:: Price per number of an addition. It falls with the size, because the price of the call is shared by more numbers, and then
+#       levels out.
 #    :alt: Two falling lines on logarithmic axes, from hundreds or thousands of nanoseconds for one number to about one or less for a
 #       million.
 #
 # So a loop over small tensors is slow in both libraries. Make the arrays large, not the loop.
 #
-# Is a tensor faster because it knows GPUs?
-# -----------------------------------------
+# Is a tensor fast because it knows GPUs?
+# ---------------------------------------
 #
-# Not by itself. A tensor lives in ordinary memory until you move it, and everything it meets must be moved as well. NumPy's arrays cannot
-# move at all; CuPy is another library that offers NumPy's names on GPUs. The ``meta`` device, which has shapes and no numbers, stands in
-# for a GPU here.
+# What you expect: a tensor uses the GPU. What happens: it lives in ordinary memory until you move it, and everything it meets must be moved
+# as well. (A NumPy array cannot move at all; CuPy is another library, with NumPy's names on GPUs.) The ``meta`` device, which has shapes
+# and no numbers, stands in for a GPU here.
 
-print(torch.zeros(2).device, np.zeros(2).device)
-assert torch.zeros(2).device.type == "cpu" == np.zeros(2).device
-
-for attempt in (lambda: torch.zeros(2, device="meta") + torch.zeros(2), lambda: np.zeros(2).to_device("cuda")):
-    try:
-        attempt()
-    except (RuntimeError, ValueError) as error:
-        print(f"{type(error).__name__}: {str(error).split('!')[0]}")
-    else:
-        raise AssertionError("two devices met")
+print("new tensor:", torch.zeros(2).device, " new array:", np.zeros(2).device)
+try:
+    torch.zeros(2, device="meta") + torch.zeros(2)
+except RuntimeError as error:
+    print("RuntimeError:", str(error).split("!")[0])
+try:
+    np.zeros(2).to_device("cuda")
+except ValueError as error:
+    print("ValueError:", error)
+assert torch.zeros(2).device.type == "cpu"
 
 # %%
-# If this machine has an accelerator, the next cell uses it. An accelerator is handed its work and the call returns at once, so a clock read
-# right after the call shows too little. ``synchronize`` waits for the result.
+# The fix is one line that asks for a device, and ``.to(device)`` for data and model. A GPU is handed its work and the call returns at once,
+# so a clock read right after the call shows too little. ``synchronize`` waits for the result.
 
-accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-device = accelerator or torch.device("cpu")
-print("accelerator:", accelerator or "none found, the CPU stands in")
+has_gpu = torch.accelerator.is_available()
+device = torch.accelerator.current_accelerator() if has_gpu else torch.device("cpu")
+print("device:", device)
+x, y = torch.from_numpy(many).float(), torch.from_numpy(palette).float()
 
 
-def call_and_wait(work):
-    """Return the seconds until the call came back, and until the result was there."""
+def milliseconds(work):
+    """Return the time until the call came back, and until the result was there."""
     start = perf_counter()
     work()
     back = perf_counter() - start
-    if accelerator is not None:
+    if has_gpu:
         torch.accelerator.synchronize()
-    return back, perf_counter() - start
+    return 1000 * back, 1000 * (perf_counter() - start)
 
 
 # %%
-# Three honest measurements: the first call, which also loads what the device needs; a later one; and one that pays for the
-# way there and back.
+# Three measurements: the first call, which also loads what the device needs; a later one; and one that pays for the way there and back.
 
-x, y = torch.tensor(many, dtype=torch.float32), torch.tensor(palette, dtype=torch.float32)
 x_there, y_there = x.to(device), y.to(device)
-steps = {
+works = {
     "first call": lambda: nearest(x_there, y_there),
     "second call": lambda: nearest(x_there, y_there),
     "with the copies": lambda: nearest(x.to(device), y.to(device)).cpu(),
 }
-for name, work in steps.items():
-    back, ready = call_and_wait(work)
-    print(f"measured: {name:<16} call back after {1000 * back:7.2f} ms, result after {1000 * ready:7.2f} ms")
+for name, work in works.items():
+    back, ready = milliseconds(work)
+    print(f"measured: {name:<16} call back {back:7.2f} ms, result {ready:7.2f} ms")
 assert nearest(x_there, y_there).cpu().tolist() == nearest(many, palette).tolist()
-torch.manual_seed(0)  # a layer begins with random weights
-assert torch.nn.Linear(2, 1).to(device).weight.device.type == device.type
-assert x.to("cpu") is x  # moving to where it is costs nothing
+assert x.to("cpu") is x  # it was there already
 
 # %%
-# Without an accelerator both columns say the same, since a CPU call comes back with its result. The code is right for both: one line,
-# ``device = ...``, decides.
+# Without a GPU both columns say the same, since a CPU call comes back with its result.
 #
+# Take this with you
+# ------------------
+#
+# Vectorise first, keep the old answer as a test, measure with ``Timer``, and move data to the device once.
+
+from torch.utils import benchmark
+
+has_gpu = torch.accelerator.is_available()
+device = torch.accelerator.current_accelerator() if has_gpu else torch.device("cpu")
+data = torch.rand(1000, 3).to(device)
+centres = torch.rand(6, 3).to(device)
+code = "(data[:, None] - centres).square().sum(-1).argmin(-1)"
+timer = benchmark.Timer(code, globals={"data": data, "centres": centres})
+print(f"measured: {1e6 * timer.blocked_autorange(min_run_time=0.05).median:.0f} µs")
+
+# %%
 # Change something
 # ----------------
 #
-# * Reduce the photograph to two colours with ``pixels[::2200]``. Predict the cost of the line relative to six colours; then time it.
-# * In the last figure, replace ``add`` by ``exp`` (one input). Does the slope on the left move, or the floor on the right?
-# * Give ``seconds`` the code ``"(a + b) + c"`` and ``"torch.add(a, b, out=c)"`` with a million numbers each. How many bytes does each move?
+# * Reduce the photograph to two colours with ``pixels[::600]``. Predict the cost per pixel in the line "NumPy".
+# * In the cell with two devices, replace the sum by ``torch.zeros(2, device="meta").tolist()``.
+# * After the cell on the price of a call, compare ``seconds("(a + b) + c", a=a, b=b, c=c)`` with the time of ``"torch.add(a, b, out=c)"``.
+#
+# .. dropdown:: What happens
+#
+#    * It falls to about a third, because there is a third of the distances. The price of the calls stays, so it can be a little more.
+#    * Another ``RuntimeError``: there are no numbers to copy out. On a real GPU, ``tolist`` waits for the result and copies it.
+#    * It takes twice as long or longer: each of its two sums moves twelve bytes per number, and each has to find memory for its result.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict an intensity
 #
-# 1. Rewrite without loops: ``[[abs(p - q) for q in v] for p in u]``. Keep the loops as the test.
-# 2. ``result += x[i].item()`` runs a million times in a colleague's program, and "PyTorch is slow". Which of the sections above explains
-#    it, and what is the mend?
-# 3. A colleague times ``y = model(x)`` on a GPU with two calls of ``time.time()`` and finds it a hundred times as fast as on the CPU. Name
-#    two things that are wrong with the measurement.
+#    A matrix of 1000 rows and 1000 columns times a vector, in ``float32``: each of its million numbers takes part in one multiplication and
+#    one addition. How many operations is that per byte, to one decimal? Would a second core help as much as in the product of two matrices?
+
+### BEGIN SOLUTION
+guess = 0.5
+### END SOLUTION
+
+matrix, vector = torch.ones(1000, 1000), torch.ones(1000)
+moved = matrix.nbytes + 2 * vector.nbytes
+expect(guess, 2 * matrix.numel() / moved, rtol=0.1)
+
+# %%
+# .. exercise:: Port a moving average
 #
-# .. dropdown:: Answers
+#    ``smooth`` is old NumPy code. Write ``smooth_tensor`` for a tensor, without a loop; :meth:`torch.Tensor.unfold` returns all windows as
+#    a table. The cell prints both times.
+
+
+def smooth(x, width):
+    """Return the mean of each window of this width."""
+    starts = range(len(x) - width + 1)
+    return np.array([x[start : start + width].mean() for start in starts])
+
+
+def smooth_tensor(x, width):
+    ### BEGIN SOLUTION
+    return x.unfold(0, width, 1).mean(dim=1)
+    ### END SOLUTION
+
+
+signal = np.sin(np.arange(5000) / 50) + np.arange(5000) % 3
+
+
+def ported_signal():
+    times = [perf_counter()]
+    answer = smooth_tensor(torch.from_numpy(signal), 30)
+    times.append(perf_counter())
+    smooth(signal, 30)
+    times.append(perf_counter())
+    new, old = np.diff(times)
+    print(f"measured: old {1000 * old:.2f} ms, yours {1000 * new:.2f} ms")
+    return answer
+
+
+expect(ported_signal, torch.from_numpy(smooth(signal, 30)))
+
+# %%
+# .. exercise:: Fix a slow mean
 #
-#    1. ``abs(u[:, None] - v)``, in both libraries.
-#    2. The price of a call: each ``x[i]`` and each ``item`` is one. ``x.sum()`` is one call for all.
-#    3. No ``synchronize``, so the clock saw the hand-over and not the work; and one run, with no warm-up and no spread.
+#    A colleague computes the mean colour of each group with a million calls: ``for i, k in enumerate(owner): sums[k] += pixels[i]``, then
+#    divides by the counts. Write ``group_means`` with a few large calls. Hint: with a table of zeros and ones, one row per group and one
+#    column per pixel, the sums are a matrix product.
+
+
+def group_means(pixels, owner, groups):
+    ### BEGIN SOLUTION
+    belongs = (torch.arange(groups)[:, None] == owner).to(pixels.dtype)
+    return (belongs @ pixels) / belongs.sum(dim=1, keepdim=True)
+    ### END SOLUTION
+
+
+five = torch.tensor([[1.0, 0, 2], [3, 4, 0], [5, 2, 2], [0, 8, 8], [7, 3, 1]])
+owner = torch.tensor([1, 0, 1, 2, 0])
+means = torch.tensor([[5.0, 3.5, 0.5], [3, 1, 2], [0, 8, 8]])
+expect(lambda: group_means(five, owner, 3), means)

@@ -2,62 +2,109 @@ r"""
 The training loop
 =================
 
-Write the loop that trains a network, know what each of its lines is for, and prove that a shorter loop does the same to the last bit.
+Write the loop that trains a network, know what goes wrong without each of its lines, and know when to stop it.
 
 .. lesson::
    :needs: tensors/07_views_and_storage optimization/04_gradient_descent optimization/06_loss_functions
    :data: scikit-learn's handwritten digits
+   :keywords: train a neural network, epoch, mini-batch, validation set, overfitting, overfit one batch, early stopping, model.eval,
+      model.train, zero_grad, no_grad, optimizer.step, loss does not decrease
+   :thumbnail: 5
 """
 
 # %%
-# Can it learn one batch?
-# -----------------------
+# Can a program read handwriting?
+# -------------------------------
 #
-# The data: 1,797 handwritten digits of 8 by 8 pixels. The first thing to do with a new model is not to train it, but to let it learn
-# sixteen images by heart. A model that cannot do that has a fault, and you find it in a second instead of an hour.
+# Here are twelve of 1,797 handwritten digits, eight by eight pixels each. You want a program that reads them, and a number that says how
+# often it is right on digits it has never seen. At the end of this page you have both.
 
 import matplotlib.pyplot as plt
 import torch
-from pytorch_course.datasets.bundled import digits
+from pytorch_course.datasets import digits
+from pytorch_course.plots import image_grid
 from torch import nn
 from torch.nn import functional as F
 
 plt.style.use("pytorch_course.book")
 images, labels = digits().tensors
+fig = image_grid(images[:12], titles=labels[:12].tolist(), columns=12)
+
+# %%
+# .. caption:: Twelve digits and what their writers meant.
+#    :alt: One row of twelve small grey images of handwritten digits, 0 to 9, then 0 and 1 again, each with its label above.
+#
+# Nobody can write down the rule for a 7. So we take a network with thousands of adjustable numbers and let examples adjust them, a little
+# with each look. The looks have the same five moves every time.
+
+# fold: the five moves as a circle
+fig, ax = plt.subplots(figsize=(6, 2.4))
+moves = ["batch", "forward", "loss", "backward", "step", "clear"]
+for place, move in enumerate(moves):
+    colour = "C0" if place < 3 else "C1"
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": colour}
+    ax.text(place, 0, move, ha="center", va="center", bbox=box, color="black")
+    if place:
+        line = {"arrowstyle": "->", "color": "0.5", "shrinkA": 26, "shrinkB": 26}
+        ax.annotate("", (place, 0), (place - 1, 0), arrowprops=line)
+curve = {"arrowstyle": "->", "color": "0.5", "connectionstyle": "arc3,rad=-0.2"}
+ax.annotate("", (0, -0.12), (5, -0.12), arrowprops=curve)
+ax.text(2.5, -0.85, "next batch", ha="center", color="0.4")
+ax.set(xlim=(-0.6, 5.6), ylim=(-1.1, 0.5))
+ax.axis("off")
+
+# %%
+# .. caption:: The loop of this page: compute and measure (first colour), then learn from it (second colour), and again.
+#    :alt: Six boxes in a row joined by arrows: batch, forward, loss, backward, step, clear. An arc leads from the last back to the first,
+#       labelled next batch.
+#
+# Can it learn one batch?
+# -----------------------
+#
+# Do not begin with all the data. Let the model learn sixteen images by heart. A model that cannot do that has a fault, and you find it in
+# a second instead of an hour.
+
+device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
 
 
 def make_model(seed=0):
     """Return a small network whose start weights depend on the seed alone."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10))
+    dense, scores = nn.Linear(64, 64), nn.Linear(64, 10)
+    model = nn.Sequential(nn.Flatten(), dense, nn.ReLU(), nn.Dropout(0.2), scores)
+    return model.to(device)
 
-
-# %%
-# Five lines make a step: forward, loss, backward, update, clear. The loss is the **cross-entropy**, the mean surprise at the true class
-# :math:`t`: for scores :math:`s`,
-#
-# .. math:: L = -\frac{1}{N} \sum_{i=1}^{N} \log \frac{e^{s_{i,t_i}}}{\sum_k e^{s_{i,k}}}
 
 model = make_model()
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-few_images, few_labels = images[:16], labels[:16]
+few_images, few_labels = images[:16].to(device), labels[:16].to(device)
 losses = []
 for _ in range(200):
-    scores = model(few_images)
-    loss = F.cross_entropy(scores, few_labels)
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
+    scores = model(few_images)  # forward
+    loss = F.cross_entropy(scores, few_labels)  # how wrong?
+    loss.backward()  # which way is better, for every weight
+    optimizer.step()  # go there, a little
+    optimizer.zero_grad()  # forget the directions
     losses.append(loss.item())
 
-by_hand = -scores.softmax(1)[torch.arange(16), few_labels].log().mean()
-torch.testing.assert_close(by_hand, F.cross_entropy(scores, few_labels))
+print(f"loss at first {losses[0]:.2f}, after 200 steps {losses[-1]:.4f}")
+assert losses[-1] < 0.05
 
 # %%
-# With ten classes and no knowledge, the loss of a guess is :math:`\log 10 \approx 2.3`. Check that the curve starts near there, too: a
-# start at 20 means that the start weights are too large.
+# The loss is the :term:`cross-entropy`, the mean surprise at the true class :math:`t`. For scores :math:`s` it is
+#
+# .. math:: L = -\frac{1}{N} \sum_{i=1}^{N} \log \frac{e^{s_{i,t_i}}}{\sum_k e^{s_{i,k}}}
+#
+# and whoever knows nothing about ten classes is surprised by :math:`\log 10 \approx 2.3`. That is where the loss should begin; a start at
+# 20 would mean that the start weights are too large.
 
-fig, ax = plt.subplots()
+by_hand = -scores.softmax(1)[torch.arange(16), few_labels].log().mean()
+print(f"log 10 = {torch.tensor(10.0).log():.2f}, loss by hand {by_hand:.4f}")
+torch.testing.assert_close(by_hand, F.cross_entropy(scores, few_labels))
+assert abs(losses[0] - torch.tensor(10.0).log()) < 0.5
+
+# fold: the loss of the sixteen images
+fig, ax = plt.subplots(figsize=(6, 2.8))
 ax.plot(losses)
 ax.axhline(torch.tensor(10.0).log(), color="0.6", linestyle=":", linewidth=1)
 ax.set(xlabel="step", ylabel="loss", yscale="log")
@@ -65,20 +112,16 @@ ax.set(xlabel="step", ylabel="loss", yscale="log")
 # %%
 # .. caption:: Sixteen images learnt by heart. The dotted line is the loss of pure guessing.
 #    :alt: A falling curve on a logarithmic axis. It begins at the dotted line near 2.3 and ends below one hundredth.
-
-assert abs(losses[0] - torch.tensor(10.0).log()) < 0.5
-assert losses[-1] < 0.05
-
-# %%
+#
 # What goes wrong without each line?
 # ----------------------------------
 #
-# Leave one out at a time, from the same start, and look at the loss on the same sixteen images after 200 steps.
+# Leave one out at a time. Predict the four outcomes before you look.
 
 
-def train_without(missing):
-    """Train on the few images with one line left out; return the last loss without dropout."""
-    model = make_model()
+def train_without(missing, seed=0):
+    """Train on the few images with one line left out; return the last loss."""
+    model = make_model(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(200):
         loss = F.cross_entropy(model(few_images), few_labels)
@@ -91,244 +134,333 @@ def train_without(missing):
     return F.cross_entropy(model.eval()(few_images), few_labels).item()
 
 
-# %%
-# Predict the four outcomes first.
-
-without = {line: train_without(line) for line in ("nothing", "backward", "step", "zero_grad")}
-for line, loss in without.items():
-    print(f"without {line:<10} {'learns' if loss < 0.1 else 'does not learn' if loss > 1 else 'limps'}")
-assert without["nothing"] < 0.1
-assert min(without["backward"], without["step"]) > 2
+last = {}
+for line in ("nothing", "backward", "step", "zero_grad"):
+    last[line] = sorted(train_without(line, seed) for seed in range(5))
+    print(f"without {line:<10}", "".join(f"{loss:8.4f}" for loss in last[line]))
 
 # %%
-# None of them raised an error. That is the trouble with training loops: almost every mistake is silent. Without ``zero_grad`` each step
-# uses the sum of all gradients so far; on a task as small as this it may still arrive, which is how the mistake survives in real
-# programs. Compare the gradients instead of the result:
+# Each row holds the last losses of five start weights. None of the four raised an error. That is the trouble with training loops: almost
+# every mistake is silent. Without ``backward`` or ``step`` nothing moves, which at least shows. Without ``zero_grad`` each step uses the
+# *sum* of all gradients so far, the last row depends on luck, and a run with luck goes into production. The gradients give it away:
+
+assert max(last["nothing"]) < 0.2 and min(last["backward"] + last["step"]) > 2
+assert min(last["zero_grad"]) < 0.1 and max(last["zero_grad"]) > 0.3
 
 model = make_model().eval()
 sizes = []
 for _ in range(3):
     F.cross_entropy(model(few_images), few_labels).backward()
     sizes.append(model[1].weight.grad.norm().item())
-print("gradient norms relative to the first:", [round(size / sizes[0], 3) for size in sizes])
-torch.testing.assert_close(torch.tensor(sizes) / sizes[0], torch.tensor([1.0, 2.0, 3.0]))
+print("gradient norms without zero_grad:", [f"{size:.3f}" for size in sizes])
+torch.testing.assert_close(
+    torch.tensor(sizes) / sizes[0], torch.tensor([1.0, 2.0, 3.0])
+)
 
 # %%
-# Does it learn, or remember?
-# ---------------------------
+# Does it read, or remember?
+# --------------------------
 #
-# Sixteen images by heart say nothing about the seventeenth. Put data aside before you look at it: the **validation** part, to choose by,
-# and the **test** part, to look at once, at the end. A sample that is in two parts makes the later numbers worthless; check that there is
-# none.
+# Sixteen images by heart say nothing about the seventeenth. Before you train in earnest, put data aside: a :term:`validation
+# <validation set>` part, to choose by, and a :term:`test <test set>` part, to look at once, at the end. No sample may be in two of
+# them.
 
-from pytorch_course.data import loader, split
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
-data = torch.utils.data.TensorDataset(images, labels)
-parts = train_part, validation_part, test_part = split(data, 0.6, 0.2, 0.2, seed=0)
-indices = [set(part.indices) for part in parts]
+data = TensorDataset(images, labels)
+parts = random_split(data, [0.6, 0.2, 0.2], torch.Generator().manual_seed(0))
+train_part, validation_part, test_part = parts
+everyone = [index for part in parts for index in part.indices]
 print("samples:", [len(part) for part in parts])
-assert not (indices[0] & indices[1] or indices[0] & indices[2] or indices[1] & indices[2])
-assert sum(map(len, indices)) == len(data)
-
-train_batches = loader(train_part, 64, seed=0)
-validation_batches = loader(validation_part, 100, shuffle=False)
+assert len(set(everyone)) == len(everyone) == len(data)
 
 # %%
-# Two switches belong to every measurement. ``model.eval()`` turns dropout off (and makes batch normalisation use its running averages),
-# ``torch.no_grad()`` stops the recording of graphs. They do different jobs, and you need both.
+# A measurement needs two switches. ``model.eval()`` turns :term:`dropout` off (and lets batch normalisation use its running averages).
+# ``torch.no_grad()`` stops the recording of graphs. You expect that one of them does for both; look:
 
-x = images[:8]
+x = images[:8].to(device)
 model = make_model()
-assert not torch.equal(model(x), model(x))  # training mode: dropout draws anew each time
+changes = (model(x) - model(x)).abs().max().item()
 model.eval()
-assert torch.equal(model(x), model(x))
-assert model(x).requires_grad  # eval alone still records a graph
+calm = (model(x) - model(x)).abs().max().item()
+print(
+    f"two answers differ by {changes:.2f} in training mode, by {calm:.2f} after eval()"
+)
+print("records a graph after eval():", model(x).grad_fn is not None)
 with torch.no_grad():
-    assert not model(x).requires_grad
+    print("records a graph in no_grad():", model(x).grad_fn is not None)
+assert changes > 0 == calm
 
 # %%
-# And one piece of arithmetic: the mean of the batches' means is not the mean, because the last batch is short. Count correct answers,
+# And a bit of arithmetic: the mean of the batches' means is not the mean, because the last batch is short. So count over all samples,
 # then divide once.
 
 
-def accuracy(model, batches):
-    """Return the share of correct answers over every sample."""
+def measure(model, batches):
+    """Return the mean loss and the share of right answers over every sample."""
+    total_loss = right = samples = 0
     model.eval()
-    correct = total = 0
     with torch.no_grad():
         for images, labels in batches:
-            correct += (model(images).argmax(1) == labels).sum().item()
-            total += len(labels)
-    model.train()
-    return correct / total
+            images, labels = images.to(device), labels.to(device)
+            scores = model(images)
+            total_loss += F.cross_entropy(scores, labels, reduction="sum").item()
+            right += (scores.argmax(1) == labels).sum().item()
+            samples += len(labels)
+    model.train()  # forget this, and you train without dropout from now on
+    return total_loss / samples, right / samples
 
 
-zeros, ones = torch.zeros(8), torch.ones(2)
-assert torch.stack([zeros.mean(), ones.mean()]).mean() == 0.5
-assert torch.cat([zeros, ones]).mean() == 0.2
+validation_batches = DataLoader(validation_part, batch_size=100)
+before = measure(make_model(), validation_batches)
+print(f"untrained: loss {before[0]:.2f}, accuracy {before[1]:.2f}")
+assert abs(before[1] - 0.1) < 0.1
 
 # %%
 # The whole loop
 # --------------
 #
-# Now epoch by epoch, over all training batches, with a look at the validation part after each.
+# A :class:`~torch.utils.data.DataLoader` cuts the data into batches, in a new order in each :term:`epoch`, each pass over the data.
+# The rest you know.
 
-EPOCHS = 12
 
-
-def train_by_hand(record):
-    """Train a fresh model and return it; append (loss, validation accuracy) per epoch to the record."""
+def train_by_hand(batches, epochs):
+    """Train a fresh model; return it and (training loss, loss, accuracy) per epoch."""
     model = make_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
-    for epoch in range(EPOCHS):
-        train_batches.batch_sampler.set_epoch(epoch)  # another order in each epoch, the same on each run
-        for images, labels in train_batches:
+    record = []
+    for _ in range(epochs):
+        total = 0.0
+        for images, labels in batches:
+            images, labels = images.to(device), labels.to(device)
             loss = F.cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        record.append((loss.item(), accuracy(model, validation_batches)))
-    return model
+            total += loss.item() * len(labels)
+        record.append((total / len(train_part), *measure(model, validation_batches)))
+    return model, record
 
 
-# %%
-# Notice what ``accuracy`` does at its end: it puts the model back into training mode. Forget that line and from the second epoch on you
-# train without dropout.
-
-record = []
-by_hand = train_by_hand(record)
-for epoch, (loss, score) in list(enumerate(record))[::4]:
-    print(f"epoch {epoch:2d}  last loss {loss:.2f}  validation accuracy {score:.2f}")
-
-assert record[-1][0] < 0.5 * record[0][0]
-assert record[-1][1] > 0.9
+shuffle = torch.Generator().manual_seed(0)
+batches = DataLoader(train_part, batch_size=64, shuffle=True, generator=shuffle)
+model, record = train_by_hand(batches, epochs=12)
+for epoch, (train_loss, loss, accuracy) in enumerate(record):
+    if epoch % 3 == 2:
+        print(
+            f"epoch {epoch:2d}  loss {train_loss:.3f}  validation {loss:.3f} {accuracy:.3f}"
+        )
+assert record[-1][2] > 0.93
 
 # %%
 # Must I write this every time?
 # -----------------------------
 #
 # The loop is always the same, and what you want to do *between* its steps never is. So the helper package turns it inside out: ``train``
-# is a generator that yields after each update, and your own lines are the body of a ``for``. No callbacks, no hooks.
+# yields after each update, and your own lines are the body of a ``for``. It wants the loss as a function of model and batch.
+#
+# Its companion ``loader`` makes a ``DataLoader`` with one difference: the order is computed from (seed, epoch) instead of drawn from a
+# stream. So a run that was interrupted can go on with the order it would have had.
 
-from pytorch_course.evaluate import evaluate
-from pytorch_course.train import TrainState, train
+from pytorch_course.data import loader
+from pytorch_course.state import TrainState
+from pytorch_course.train import train
 
 
-def correct(scores, labels):
-    """Say for each sample whether the answer is right."""
-    return scores.argmax(1) == labels
+def loss_fn(model, batch):
+    """Return the mean loss of a batch."""
+    images, labels = batch
+    return F.cross_entropy(model(images), labels)
 
 
 model = make_model()
 state = TrainState(model, torch.optim.Adam(model.parameters(), lr=0.003))
-scores = []
-for step in train(state, train_batches, F.cross_entropy, epochs=EPOCHS):
+results = []
+for step in train(state, loader(train_part, 64, seed=0), loss_fn, epochs=12):
     if step.end_of_epoch:
-        scores.append(evaluate(model, validation_batches, {"accuracy": correct})["accuracy"])
+        results.append(measure(model, validation_batches))
 
 # %%
-# The same? Not nearly the same: the same. Every weight, bit for bit, and every accuracy.
+# Is it the same training? Give the loop by hand the same batches and compare all weights, not nearly but bit for bit.
 
-for name, weights in model.state_dict().items():
-    assert torch.equal(weights, by_hand.state_dict()[name]), name
-assert scores == [score for _, score in record]
-print(
-    "identical weights:",
-    len(list(model.parameters())),
-    "tensors,",
-    sum(p.numel() for p in model.parameters()),
-    "numbers",
-)
+by_hand, record = train_by_hand(loader(train_part, 64, seed=0), epochs=12)
+pairs = list(zip(model.parameters(), by_hand.parameters()))
+largest = max((a - b).abs().max().item() for a, b in pairs)
+print(f"{sum(a.numel() for a, _ in pairs):,} weights, largest difference {largest}")
+assert largest == 0
+assert results == [(loss, accuracy) for _, loss, accuracy in record]
+
+# %%
+# ``measure`` has a sibling, too. ``evaluate`` takes one value per sample for each thing you want to know, and adds up before it divides.
+
+from pytorch_course.evaluate import evaluate
+
+
+def right(scores, labels):
+    """Say for each sample whether the answer is right."""
+    return scores.argmax(1) == labels
+
+
+measured = evaluate(model, validation_batches, {"accuracy": right})
+print(measured)
+assert measured["accuracy"] == results[-1][1]
 
 # %%
 # When do I stop?
 # ---------------
 #
-# When the validation loss no longer falls. The training loss is no guide, because it can fall for ever. Keep the best weights *as a
-# copy*: ``state_dict`` returns the live tensors, and a "best" that goes on training is the last.
+# When the validation loss no longer falls. The training loss is no guide: it can fall for ever, while the model learns its samples by
+# heart. With a generator, stopping is ``break``. Keep the best weights **as a copy**: ``state_dict`` returns the live tensors, and a
+# "best" that goes on training is the last.
 
 import copy
-
-live = make_model()
-reference, snapshot = live.state_dict(), copy.deepcopy(live.state_dict())
-with torch.no_grad():
-    live[1].weight.add_(1)
-assert torch.equal(reference["1.weight"], live[1].weight)  # the "saved" weights have moved along
-assert not torch.equal(snapshot["1.weight"], live[1].weight)
-
-# %%
-# With a generator, stopping early is ``break``. ``evaluate`` wants one value per sample, so that short batches weigh what they should.
-
-
-def surprise(scores, labels):
-    """Return the loss of each sample."""
-    return F.cross_entropy(scores, labels, reduction="none")
-
-
-# %%
-# Stop when five epochs in a row brought nothing better:
-
 
 model = make_model()
 state = TrainState(model, torch.optim.Adam(model.parameters(), lr=0.02))
 history = {"training": [], "validation": []}
-best, patience = float("inf"), 5
-for step in train(state, loader(train_part, 64, seed=1), F.cross_entropy, epochs=100):
+best = float("inf")
+total = 0.0
+for step in train(state, loader(train_part, 64, seed=1), loss_fn, epochs=100):
+    total += step.loss.item()
     if step.end_of_epoch:
-        history["training"].append(evaluate(model, train_batches, {"loss": surprise})["loss"])
-        history["validation"].append(evaluate(model, validation_batches, {"loss": surprise})["loss"])
-        if history["validation"][-1] < best:
-            best, best_epoch, weights = history["validation"][-1], step.epoch, copy.deepcopy(model.state_dict())
-        if step.epoch - best_epoch >= patience:
+        loss, accuracy = measure(model, validation_batches)
+        history["training"].append(total / step.batch)
+        history["validation"].append(loss)
+        total = 0.0
+        if loss < best:
+            best, best_epoch = loss, step.epoch
+            weights = copy.deepcopy(model.state_dict())
+        if step.epoch - best_epoch >= 8:
             break
-print("stopped early:", step.epoch + 1 < 100)
+print(f"stopped after epoch {step.epoch}; best epoch {best_epoch}, loss {best:.3f}")
+assert step.epoch < 99
 
 # %%
-# Both losses, the moment of the best validation loss marked:
 
+# fold: both losses and the best epoch
 from pytorch_course.plots import curves
 
 ax = curves(history, xlabel="epoch", ylabel="loss", log=True)
 ax.axvline(best_epoch, color="0.6", linestyle=":", linewidth=1)
 
 # %%
-# .. caption:: The training loss keeps falling. The validation loss turns; the dotted line marks its lowest point, whose weights we keep.
+# .. caption:: The training loss keeps falling. The validation loss turns; the dotted line marks its lowest point, whose weights we
+#    keep.
 #    :alt: Two curves over the epochs on a logarithmic axis. The training loss falls steadily. The validation loss falls at first and then
 #       stays level or rises; a dotted vertical line stands at its lowest point.
-
-assert step.epoch + 1 < 100
-assert history["training"][-1] < history["validation"][-1]
-
-# %%
-# Now, and only now, the test part. You have not chosen anything by it, so its number is honest. Look twice, choosing in between, and it
-# is a second validation part.
+#
+# How often is it right?
+# ----------------------
+#
+# Now, and only now, the test part. Nothing was chosen by it, so its number is honest. Look a second time, after another choice, and
+# it is a second validation part.
 
 model.load_state_dict(weights)
-result = evaluate(model, loader(test_part, 100, shuffle=False), {"accuracy": correct})
-print(f"test accuracy above 0.93: {result['accuracy'] > 0.93}")
-assert result["accuracy"] > 0.93
+loss, accuracy = measure(model, DataLoader(test_part, batch_size=100))
+print(f"test accuracy {accuracy:.3f}")
+assert accuracy > 0.93
+
+# fold: test images that were read wrongly
+test_images, test_labels = images[test_part.indices], labels[test_part.indices]
+said = model.eval()(test_images.to(device)).argmax(1).cpu()
+wrong = (said != test_labels).nonzero().flatten()[:12]
+titles = [f"{test_labels[i]} \u2192 {said[i]}" for i in wrong]
+fig = image_grid(test_images[wrong], titles=titles, columns=12)
+
+# %%
+# .. caption:: Misread test digits: what was meant, and what the network said. Some of them you would misread, too.
+#    :alt: A row of small grey images of digits that are hard to read, each with its true label, an arrow, and the wrong answer.
+#
+# Take this with you
+# ------------------
+#
+# One epoch, in plain PyTorch, on whatever device there is. Around it belong a look at the validation part and a copy of the best weights.
+
+model, batches = make_model(), DataLoader(train_part, batch_size=64, shuffle=True)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+model.train()
+for inputs, targets in batches:
+    inputs, targets = inputs.to(device), targets.to(device)
+    loss = F.cross_entropy(model(inputs), targets)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 # %%
 # Change something
 # ----------------
 #
-# * Put ``nn.Softmax(1)`` at the end of the model and train by hand again. It still learns; how much more slowly, and why can its loss
-#   never fall below 1.46?
-# * In ``accuracy``, leave out ``model.train()``. Does the assertion of identical weights notice?
-# * Move the ``break`` so that it stops after 40 steps, then call ``train`` with the same ``state`` again. Are the final weights those of
-#   the run without a break?
+# * Put ``nn.Softmax(1)`` at the end of the model and learn the sixteen images by heart again. How low does the loss get?
+# * In ``measure``, leave out ``model.train()``. Which of the asserts notices?
+# * Stop ``train`` after 40 steps with ``break``, then call it again with the same ``state``. Compare the weights with an unbroken run.
+#
+# .. dropdown:: What happens
+#
+#    * It stays at 1.52. ``cross_entropy`` applies a softmax itself; a second one turns even the surest answer, 1 against nine zeros,
+#      into
+#      :math:`e/(e+9)`, and :math:`-\log` of that is 1.46. The loss can never be lower.
+#    * The one that compares the weights: they differ by 0.14. The loop by hand trains without dropout from its second epoch on, while
+#      ``train`` puts the model back into the mode it had before your lines ran.
+#    * They are equal to the last bit: the state knows the epoch and the batch, and the order follows from the seed and the epoch.
 #
 # Exercises
 # ---------
+
+from pytorch_course.exercises import expect
+
+# %%
+# .. exercise:: Predict the number of updates
 #
-# 1. Add gradient clipping to the loop by hand (:func:`torch.nn.utils.clip_grad_norm_`), and show that ``train(..., clip=1.0)`` gives the
-#    same weights.
-# 2. With one class at 90 percent of the samples, what accuracy does a model have that always says that class? Which measure would tell you?
-# 3. Leak on purpose: put the validation part into the training part. What happens to the two curves, and why can you not see the fault in
-#    them?
+#    1,000 samples, batches of 64, three epochs, and the last batch of an epoch may be short. How many times does ``optimizer.step()`` run?
+
+### BEGIN SOLUTION
+guess = 48
+### END SOLUTION
+
+batches = DataLoader(TensorDataset(torch.zeros(1000, 1)), batch_size=64)
+expect(guess, 3 * sum(1 for _ in batches))
+
+# %%
+# .. exercise:: Fix the mean of means
 #
-# .. dropdown:: Answers
+#    A colleague averages ``losses``, one mean loss per batch, with ``sum(losses) / len(losses)``. The last batch was short, so the result
+#    is wrong. Write ``mean_loss`` from the means and the sizes of the batches.
+
+
+def mean_loss(losses, sizes):
+    ### BEGIN SOLUTION
+    total = sum(loss * size for loss, size in zip(losses, sizes))
+    return total / sum(sizes)
+    ### END SOLUTION
+
+
+values = torch.arange(10.0) ** 2
+cut = values.split(4)
+expect(
+    lambda: mean_loss(
+        [part.mean().item() for part in cut], [len(part) for part in cut]
+    ),
+    values.mean().item(),
+)
+
+# %%
+# .. exercise:: Build the stopping rule
 #
-#    1. Between ``backward`` and ``step``. The norm is that of all gradients together, so clip once over ``model.parameters()``.
-#    2. 0.9. The recall of each class, or their mean.
-#    3. They fall together. It looks like a model that generalises well; only data that was never used shows otherwise.
+#    Write ``stop_epoch``: from a list of validation losses and a patience, return the epoch after which training stops. It stops as soon
+#    as ``patience`` epochs in a row brought no new minimum; without such an epoch it returns the last one.
+
+
+def stop_epoch(losses, patience):
+    ### BEGIN SOLUTION
+    best_epoch = 0
+    for epoch, loss in enumerate(losses):
+        if loss < losses[best_epoch]:
+            best_epoch = epoch
+        if epoch - best_epoch >= patience:
+            return epoch
+    return len(losses) - 1
+    ### END SOLUTION
+
+
+expect(lambda: stop_epoch([3.0, 2.0, 2.5, 1.9, 2.2, 2.1, 1.0], patience=2), 5)
+expect(lambda: stop_epoch([3.0, 2.0, 1.0, 0.5], patience=1), 3)

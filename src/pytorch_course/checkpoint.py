@@ -7,24 +7,21 @@ import secrets
 import shutil
 import socket
 import sys
+import time
 import warnings
-import weakref
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 
-if sys.platform != "win32":
-    import fcntl
-
 _T = TypeVar("_T")
-
-_LOCK_NAME = ".lock"
-_STEP_NAME = re.compile(r"step-(\d+)\.pt")
+_CONTENT = "a checkpoint holds tensors, numbers, strings, and lists, tuples and dictionaries of them"
+_HOST = re.sub(r"\W", "_", socket.gethostname())
+_TOKEN = secrets.token_hex(4)  # A process in a restarted container often has the id of the killed one.
 
 
 class CheckpointError(RuntimeError):
@@ -32,121 +29,87 @@ class CheckpointError(RuntimeError):
 
 
 class State(Protocol):
-    """What :class:`Checkpoints` saves and resumes.
-
-    The dictionary has an entry ``"model"`` with the names and tensors of the model. Everything in it must be of the
-    types that a weights-only load accepts: tensors, numbers, strings, and lists, tuples and dictionaries of them.
-    """
+    """What :class:`Checkpoints` saves and resumes."""
 
     step: int
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs."""
+        """Return everything that a resumed run needs, in types that :func:`save` accepts."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take over what ``state_dict()`` returned."""
+        """Take over what ``state_dict()`` returned; if it does not fit, raise CheckpointError and change nothing."""
 
 
 def save(obj: object, path: str | os.PathLike[str]) -> Path:
-    """Write `obj` so that `path` holds either the old file or the whole new one, whatever happens.
+    """Write `obj` so that `path` holds either the old file or the whole new one, whatever happens; return `path`.
 
-    The bytes go to a temporary file in the same folder, are read back and checked, forced to the disk, and only then
-    take the place of `path`. Temporary files that killed processes left in the folder are removed first.
+    The bytes go to a temporary file beside it, are read back and checked, forced to the disk, and only then take the
+    place of the old file, with its mode. Temporary files that killed processes left in the folder are removed first.
 
     Parameters
     ----------
     obj : object
         Tensors, numbers, strings, and lists, tuples and dictionaries of them: what a weights-only load accepts.
     path : path
-        The file to write or to replace. Its folder must exist.
-
-    Returns
-    -------
-    pathlib.Path
-        `path`, on the disk.
+        The file to write or to replace. A link stays, and its target is replaced.
 
     Raises
     ------
     CheckpointError
-        If the disk is full, the folder is missing or read-only, `path` is not a regular file, or :func:`load` would
-        refuse `obj`. The old file is intact then, and no temporary file is left.
+        If it cannot be written, or :func:`load` would refuse it. The old file is intact, no temporary one is left.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save({"weight": torch.ones(2), "step": 3}, Path(folder, "state.pt"))
-    ...     load(path)
+    ...     load(save({"weight": torch.ones(2), "step": 3}, Path(folder, "state.pt")))
     {'weight': tensor([1., 1.]), 'step': 3}
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"cannot write {path}: it is not a regular file")
+    target = Path(os.path.realpath(path))
     try:
-        _sweep(path.parent)
-        with _temporary_beside(path) as (temporary, file):
-            torch.save(obj, temporary)
-            with temporary.open("rb") as written:
-                _verify(written, path)
-            os.fsync(file.fileno())
-            if sys.platform == "win32":
-                file.close()  # Windows cannot rename an open file.
-            temporary.replace(path)
-        _sync_folder(path.parent)
-    except CheckpointError:
+        if os.path.lexists(target) and not target.is_file():
+            raise CheckpointError(f"cannot write {path}: it is not a regular file")
+        _sweep(target.parent)
+        _replace(target, obj, path)
+    except (CheckpointError, MemoryError, Warning):
         raise
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"cannot write {path}{_free_space(path.parent)}: {error}") from error
-    return path
+        space = ""
+        with suppress(OSError):
+            space = f" ({shutil.disk_usage(target.parent).free:,} bytes are free)"
+        raise CheckpointError(f"cannot write {path}{space}: {error}") from error
+    except Exception as error:  # Pickling raises almost anything.
+        raise CheckpointError(f"cannot write {path}: {error}; {_CONTENT}") from error
+    return Path(path)
 
 
 def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
     """Read what :func:`save` wrote, after checking every byte of it against its checksum.
 
     :func:`torch.load` alone skips the checksums: a flipped bit would silently become a wrong weight. No code in the
-    file is ever run. A checksum guards against accidents, not against an attacker who can write a new one.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    map_location : str or torch.device
-        Where the tensors go.
-
-    Returns
-    -------
-    object
-        What was saved.
+    file is ever run. Checksums guard against accidents, not attackers. The tensors go to the device `map_location`.
 
     Raises
     ------
     CheckpointError
         If the file is damaged, is not a file of :func:`torch.save`, or needs code to be read. The message says where.
-    OSError
-        If the file cannot be opened.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save({"weight": torch.ones(1000)}, Path(folder, "state.pt"))
-    ...     data = bytearray(path.read_bytes())
-    ...     data[2000] ^= 1
-    ...     _ = path.write_bytes(data)
-    ...     try:
-    ...         load(path)
-    ...     except CheckpointError as error:
-    ...         print(str(error).removeprefix(str(path)))
-     is damaged: wrong checksum or header in the entry checkpoint/data/0
+    ...     path = save(torch.full((9,), 65, dtype=torch.uint8), Path(folder, "state.pt"))
+    ...     flipped = path.write_bytes(path.read_bytes().replace(b"AAAAAAAAA", b"AAAAAAAAC"))
+    ...     load(path)
+    Traceback (most recent call last):
+    pytorch_course.checkpoint.CheckpointError: ... is damaged: wrong checksum or header in the entry checkpoint/data/0
     """
-    path = Path(path)
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         _verify(file, path)
         file.seek(0)
         try:
             return torch.load(file, map_location=map_location, weights_only=True, mmap=False)
-        except pickle.UnpicklingError:
-            # Torch's own message advises to run the code, so it is not shown.
+        except pickle.UnpicklingError:  # Torch's own message advises to run the code, so it is not shown.
             raise CheckpointError(f"{path} cannot be read without running code, which is refused") from None
         except (MemoryError, Warning):
             raise
@@ -157,332 +120,169 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
 class Checkpoints:
     """The checkpoints of one run, in one folder: the newest few, one file per step.
 
-    The folder belongs to the process from the first call until this object is gone or the process ends, however it
-    ends. A second process is refused. With :mod:`torch.distributed` initialised, every rank must call the methods:
-    only rank 0 writes, every rank reads, and an error on one rank is raised on all. On Windows the folder is not
-    locked.
-
-    Parameters
-    ----------
-    root : path
-        The folder. The first call makes it.
-    keep : int
-        How many undamaged checkpoints to keep, at least 1.
+    The `folder` belongs to this run alone, and the first call makes it. It keeps so many undamaged checkpoints. With
+    :mod:`torch.distributed` initialised, every rank must call the methods: only rank 0 writes, every rank reads, and an
+    error on one rank is raised on all.
 
     Examples
     --------
     >>> import tempfile
     >>> class Counter:
-    ...     step = 0
-    ...     def state_dict(self):
-    ...         return {"model": {}, "step": self.step}
-    ...     def load_state_dict(self, state):
-    ...         self.step = state["step"]
+    ...     def state_dict(self): return {"step": self.step}
+    ...     def load_state_dict(self, state): self.step = state["step"]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     counter, checkpoints = Counter(), Checkpoints(folder, keep=2)
-    ...     for counter.step in (10, 20, 30):
-    ...         _ = checkpoints.save(counter)
-    ...     sorted(path.name for path in Path(folder).glob("*.pt")), checkpoints.resume(Counter())
+    ...     saved = [checkpoints.save(counter) for counter.step in (10, 20, 30)]
+    ...     sorted(path.name for path in Path(folder).iterdir()), checkpoints.resume(Counter())
     (['step-000000020.pt', 'step-000000030.pt'], 30)
     """
 
-    def __init__(self, root: str | os.PathLike[str], keep: int = 3) -> None:
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 3) -> None:
         if keep < 1:
             raise ValueError(f"keep is {keep}, expected at least 1")
-        self.root = Path(root)
-        self.keep = keep
-        self._damaged: set[Path] = set()
-        self._lock: _FolderLock | None = None
+        self.folder, self.keep = Path(folder), keep
+        self._damaged: dict[Path, str] = {}  # What is wrong with files. Rank 0 looks, so it alone warns.
 
     def save(self, state: State) -> Path:
-        """Write the state under its step, then remove the oldest files.
+        """Write the state under its step, remove the oldest files, and return the new one.
 
-        Parameters
-        ----------
-        state : State
-            Its ``state_dict()`` is called on every rank.
-
-        Returns
-        -------
-        pathlib.Path
-            The new file.
-
-        Raises
-        ------
-        CheckpointError
-            As :func:`save`; or if another process uses the folder; or if the folder holds an undamaged checkpoint of
-            a later step, because then the run was not resumed and belongs elsewhere. Nothing has been removed then.
+        It raises CheckpointError as :func:`save`, and if there is an undamaged later step: the run was not resumed.
         """
         snapshot = state.state_dict()
-        return _on_rank_zero(lambda: self._write(snapshot, state.step))
+        return _together(lambda: self._write(snapshot, state.step), rank_zero=True)
 
     def resume(self, state: State) -> int:
-        """Load the newest undamaged checkpoint into `state`.
+        """Load the newest undamaged checkpoint and return its step, or 0 without one; warn of damaged ones after it.
 
-        Parameters
-        ----------
-        state : State
-            Changed only if everything fits.
-
-        Returns
-        -------
-        int
-            Its step, or 0 if the folder holds no checkpoint.
-
-        Raises
-        ------
-        CheckpointError
-            If every checkpoint is damaged; if another process uses the folder; or if the model has another
-            architecture, with all names that are missing, unexpected or of another shape.
-
-        Warns
-        -----
-        UserWarning
-            If damaged files were stepped over, with their names.
+        It raises CheckpointError if every checkpoint is damaged, or if the newest undamaged one does not fit `state`.
         """
-        loaded = None
-
-        def choose() -> Path | None:
-            nonlocal loaded
-            path, loaded = self._newest()
-            return path
-
-        path = _on_rank_zero(choose)
+        path = _together(self._newest, rank_zero=True)
+        if self._damaged:
+            warnings.warn(f"stepped over damaged checkpoints: {'; '.join(self._damaged.values())}", stacklevel=2)
         if path is None:
             return 0
-        data = _on_every_rank(lambda: load(path) if loaded is None else loaded)
-        _require_fit(data, state.state_dict(), path)
+        data = _together(lambda: load(path))
         try:
-            state.load_state_dict(data)
+            _together(lambda: state.load_state_dict(data))
         except Exception as error:
             error.add_note(f"while resuming from {path}")
             raise
         return state.step
 
     def _write(self, snapshot: dict[str, Any], step: int) -> Path:
-        self._own_folder()
-        newer = [later for later, path in self._files() if later > step and path not in self._damaged]
-        if newer:
+        later = [there for there, path in self._files() if there > step and path not in self._damaged]
+        if later:
             raise CheckpointError(
-                f"{self.root} holds step {newer[-1]}, later than step {step}: resume from it, or choose another folder"
+                f"{self.folder} holds the later step {later[-1]}: resume from it, or choose another folder"
             )
-        path = save(snapshot, self.root / f"step-{step:09d}.pt")
-        self._damaged.discard(path)
-        undamaged = [earlier for earlier, path in self._files() if earlier <= step and path not in self._damaged]
-        for earlier, old in self._files():
-            if earlier < undamaged[-self.keep :][0]:
-                old.unlink(missing_ok=True)
+        path = save(snapshot, self.folder / f"step-{step:09d}.pt")
+        self._damaged.pop(path, None)
+        undamaged = [there for there, file in self._files() if file not in self._damaged]
+        for there, file in self._files():
+            if there < undamaged[-self.keep :][0]:
+                file.unlink(missing_ok=True)
         return path
 
-    def _newest(self) -> tuple[Path | None, Any]:
-        self._own_folder()
+    def _newest(self) -> Path | None:
+        """The newest undamaged file. The damaged ones after it are noted."""
         self._damaged.clear()
-        problems: list[str] = []
         for _, path in reversed(self._files()):
             try:
-                data = load(path)
+                with path.open("rb") as file:
+                    _verify(file, path)
+                return path
             except (CheckpointError, OSError) as error:
-                self._damaged.add(path)
-                problems.append(str(error))
-                continue
-            if problems:
-                warnings.warn(f"stepped over damaged checkpoints: {'; '.join(problems)}", stacklevel=5)
-            return path, data
-        if problems:
-            raise CheckpointError(
-                f"every checkpoint in {self.root} is damaged, move them away to start again: {'; '.join(problems)}"
-            )
-        return None, None
+                self._damaged[path] = str(error)
+        if self._damaged:
+            problems = "; ".join(self._damaged.values())
+            raise CheckpointError(f"every checkpoint in {self.folder} is damaged, move them away: {problems}")
+        return None
 
     def _files(self) -> list[tuple[int, Path]]:
         """Steps and files, oldest first."""
-        matches = ((_STEP_NAME.fullmatch(path.name), path) for path in self.root.iterdir())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            matches = [(re.fullmatch(r"step-(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
+        except OSError as error:
+            raise CheckpointError(f"cannot use {self.folder}: {error}") from error
         return sorted((int(match[1]), path) for match, path in matches if match)
 
-    def _own_folder(self) -> None:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock_folder(self.root.resolve() / _LOCK_NAME)
-        except OSError as error:
-            raise CheckpointError(f"cannot use {self.root}: {error}") from error
 
-
-def _require_fit(data: Any, current: Mapping[str, Any], path: Path) -> None:
-    """Raise one error with everything that keeps the model in `data` from fitting the current one."""
-    saved, model = data.get("model") if isinstance(data, Mapping) else None, current["model"]
-    if not isinstance(saved, Mapping):
-        raise CheckpointError(f"{path} is not the checkpoint of a training state: it has no entry 'model'")
-    shapes = {
-        name: (tuple(getattr(saved[name], "shape", ())), tuple(getattr(model[name], "shape", ())))
-        for name in sorted(saved.keys() & model.keys())
-    }
-    problems = {
-        "missing": sorted(model.keys() - saved.keys()),
-        "unexpected": sorted(saved.keys() - model.keys()),
-        "of another shape": [
-            f"{name} {there} instead of {here}" for name, (there, here) in shapes.items() if there != here
-        ],
-    }
-    lines = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if lines:
-        raise CheckpointError("\n  ".join([f"{path} is of another architecture, nothing was changed", *lines]))
-
-
-def _verify(file: IO[bytes], path: Path) -> None:
+def _verify(file: IO[bytes], path: str | os.PathLike[str]) -> None:
     """Check the checksum of every entry, and that nothing in the file asks for code."""
     try:
         with zipfile.ZipFile(file) as archive:
             # Torch reads nothing of an entry that is marked as a folder, and the tensor holds whatever was in memory.
-            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & 16]
-            bad = folders[0] if folders else archive.testzip()
+            bad = next((entry.filename for entry in archive.infolist() if entry.external_attr & 16), archive.testzip())
+        file.seek(0)
+        unsafe = [] if bad else sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except Exception as error:  # Damaged headers make zipfile raise almost anything.
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        raise CheckpointError(f"{path} is damaged, or not by torch.save: {type(error).__name__} {error}") from error
     if bad is not None:
         raise CheckpointError(f"{path} is damaged: wrong checksum or header in the entry {bad}")
-    file.seek(0)
-    try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception as error:
-        raise CheckpointError(f"{path} is not a file that torch.save wrote: {error}") from error
     if unsafe:
-        raise CheckpointError(f"{path} would need code to be read, which is refused: {', '.join(sorted(unsafe))}")
+        raise CheckpointError(f"{path} needs code to be read, which is refused: {', '.join(unsafe)}; {_CONTENT}")
 
 
-@contextmanager
-def _temporary_beside(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Open a new file beside `path`, locked so that nobody takes it for a stray, and gone at the end."""
-    while True:
-        # Torch names the entries after the part before the dot, so the bytes do not depend on the random part.
-        temporary = path.with_name(f"checkpoint.{secrets.token_hex(8)}-unfinished")
+def _replace(target: Path, obj: object, path: str | os.PathLike[str]) -> None:
+    """Write a temporary file, check it, force it to the disk, and rename it to `target`, which messages call `path`."""
+    # Torch names the entries after what stands before the last dot: so the bytes do not depend on the rest.
+    temporary = target.with_name(f"checkpoint.{_HOST}-{os.getpid()}-{_TOKEN}-{secrets.token_hex(4)}-unfinished")
+    try:
+        temporary.touch(0o600 if target.exists() else 0o666, exist_ok=False)  # The old file may be private.
+        torch.save(obj, temporary)
+        with temporary.open("rb+") as file:
+            _verify(file, path)
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if sys.platform != "win32":
+        folder = os.open(target.parent, os.O_RDONLY)  # The rename, too, must reach the disk.
         try:
-            with temporary.open("xb") as file:
-                # Between open and lock, another process may have swept the file away: then try another one.
-                if _try_lock(file) and os.fstat(file.fileno()).st_nlink:
-                    yield temporary, file
-                    return
+            os.fsync(folder)
         finally:
-            temporary.unlink(missing_ok=True)
+            os.close(folder)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files whose writers are dead: those that nobody has locked."""
-    if sys.platform == "win32":
-        return
+    """Remove the temporary files of dead processes."""
+    # Some network file systems have no locks, which would tell who is alive. So a file stays for a day if its writer
+    # runs on another host, or if its process id is another's by now. A living writer may look dead (in a container
+    # with the name of its host, after a day of sleep): then its save fails with an error, and the old file stays whole.
     for stray in folder.glob("checkpoint.*-unfinished"):
-        with suppress(OSError), stray.open("rb+") as file:
-            if _try_lock(file):
+        with suppress(OSError):  # Others sweep, too. Not being allowed to ask shows that the process is alive.
+            if time.time() - stray.stat().st_mtime > 24 * 60 * 60 or _is_dead(stray.name):
                 stray.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Force a rename in `folder` to the disk."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _free_space(folder: Path) -> str:
-    with suppress(OSError):
-        return f" ({shutil.disk_usage(folder).free:,} bytes are free)"
-    return ""
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    """Lock an open file without waiting. The kernel unlocks it when the process ends, even by a kill."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _is_dead(temporary: str) -> bool:
+    """Whether the process that wrote the temporary file of this name is known to be dead."""
+    writer = re.fullmatch(r"checkpoint\.(\w+)-(\d{1,9})-(\w+)-\w+-unfinished", temporary)
+    if sys.platform == "win32" or writer is None or writer[1] != _HOST:
+        return False
+    if int(writer[2]) == os.getpid():
+        return writer[3] != _TOKEN
+    with suppress(ProcessLookupError):
+        os.kill(int(writer[2]), 0)
         return False
     return True
 
 
-class _FolderLock:
-    """A locked file, shared by everything in this process that uses the same folder.
-
-    A process id alone would not do: after a kill it may belong to another process, and in a container the new run
-    often has the same one. The file names the process only for people.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("a+b", buffering=0)
-        weakref.finalize(self, self.file.close)
-        if not _try_lock(self.file):
-            self.file.seek(0)
-            owner = self.file.read().decode(errors="replace").strip() or "unknown"
-            raise CheckpointError(f"another run uses {path.parent} ({owner}): stop it, or choose another folder")
-        self.file.truncate(0)
-        self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-
-    def holds(self, path: Path) -> bool:
-        """Whether the locked file is still the one at `path`: someone may have removed the folder and made it anew."""
-        return path.exists() and os.path.samestat(os.fstat(self.file.fileno()), path.stat())
-
-
-_LOCKS: weakref.WeakValueDictionary[Path, _FolderLock] = weakref.WeakValueDictionary()
-
-
-def _lock_folder(path: Path) -> _FolderLock:
-    lock = _LOCKS.get(path)
-    if lock is None or not lock.holds(path):
-        lock = _LOCKS[path] = _FolderLock(path)
-    return lock
-
-
-def _forget_locks() -> None:
-    """In a forked child: a data worker that outlives its killed run must not keep the folder locked."""
-    for lock in list(_LOCKS.values()):
-        lock.file.close()
-    _LOCKS.clear()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_forget_locks)
-
-
-def _on_rank_zero(action: Callable[[], _T]) -> _T:
-    """Run `action` on rank 0 only. Every rank returns its result, or raises if it failed."""
-    if not _distributed():
-        return action()
-    box: list[Any] = [None, None]
-    failure = None
-    if dist.get_rank() == 0:
-        try:
-            box[0] = action()
-        except Exception as error:
-            failure, box[1] = error, f"{type(error).__name__}: {error}"
-    dist.broadcast_object_list(box, src=0)
-    if failure is not None:
-        raise failure
-    if box[1] is not None:
-        raise CheckpointError(f"rank 0 failed with {box[1]}")
-    result: _T = box[0]
-    return result
-
-
-def _on_every_rank(action: Callable[[], _T]) -> _T:
-    """Run `action` on every rank. If it fails on one, all of them raise."""
-    if not _distributed():
+def _together(action: Callable[[], _T], rank_zero: bool = False) -> _T:
+    """Run `action` on every rank, or on rank 0 for all of them. If it fails on one, all raise."""
+    if not (dist.is_available() and dist.is_initialized()):
         return action()
     result, failure = None, None
     try:
-        result = action()
+        result = None if rank_zero and dist.get_rank() else action()
     except Exception as error:
         failure = error
-    texts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(texts, None if failure is None else f"{type(failure).__name__}: {failure}")
-    if failure is not None:
-        raise failure
-    for rank, text in enumerate(texts):
+    answers: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(answers, (failure and f"{type(failure).__name__}: {failure}", result if rank_zero else None))
+    for rank, (text, _) in enumerate(answers):
         if text is not None:
-            raise CheckpointError(f"rank {rank} failed with {text}")
-    return result  # type: ignore[return-value]
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+            raise failure or CheckpointError(f"rank {rank} failed with {text}")
+    return answers[0][1] if rank_zero else result  # type: ignore[return-value]

@@ -1,12 +1,19 @@
 """Several processes as one program: the group they form, and a way to start them from anywhere."""
 
 import itertools
-import logging
+import json
+import math
 import os
+import re
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,19 +30,20 @@ from pytorch_course import _worker
 T = TypeVar("T")
 
 PAYLOAD_LIMIT = 64 * 2**20  # bytes of function and arguments that launch sends to its processes
+POLL = 0.02  # seconds between two looks at the ranks
+PATIENCE = 0.5  # seconds in which the other ranks may still tell their own story after one has failed
+LAST = 20  # lines of output that an error repeats
+RUN = "launch:"  # the run's id in the environment is this and the folder of the attempt
+CAUSE, LIKELY, CONSEQUENCE, INNOCENT = range(4)  # how a rank's end weighs when one is to blame for all
+# Errors of a rank whose neighbour is gone or late: consequences, rarely the cause.
+LOST = re.compile(r"gloo/transport|torch\.distributed\.Dist\w+Error|could not join the group")
 
 _CPU = torch.device("cpu")
-_joined = itertools.count()  # every group that this process joins gets keys of its own in the store
+_joined = itertools.count()  # every group that this process joins gets a store of its own
 
 
 class LaunchError(RuntimeError):
-    """A process that :func:`launch` started failed.
-
-    Attributes
-    ----------
-    rank : int or None
-        The rank that failed first; None if no single one is to blame.
-    """
+    """A process that :func:`launch` started failed; ``rank`` failed first, None if no single one is to blame."""
 
     def __init__(self, message: str, rank: int | None = None) -> None:
         super().__init__(message)
@@ -44,16 +52,12 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among all processes of a run.
-
-    ``World()`` is the world of a single process without a group. :func:`world` makes the others.
+    """Who this process is among all processes of a run; ``World()`` is alone, and :func:`world` makes the others.
 
     Attributes
     ----------
-    rank : int
-        Number of this process, from 0 to ``size - 1``.
-    size : int
-        How many processes take part.
+    rank, size : int
+        Number of this process, from 0 to ``size - 1``, and how many take part.
     device : torch.device
         Where this process computes.
     restarts : int
@@ -79,16 +83,8 @@ class World:
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """Move a model to the device and, if there are other ranks, have its gradients averaged over all.
 
-        Parameters
-        ----------
-        model : torch.nn.Module
-            The model, the same on every rank.
-
-        Returns
-        -------
-        torch.nn.Module
-            The model itself if ``size`` is 1, otherwise a
-            :class:`torch.nn.parallel.DistributedDataParallel` around it.
+        With one rank this returns the model itself, otherwise a :class:`torch.nn.parallel.DistributedDataParallel`
+        around it.
         """
         model = model.to(self.device)
         if self.size == 1:
@@ -101,22 +97,10 @@ class World:
     @overload
     def mean(self, x: float) -> float: ...
     def mean(self, x: torch.Tensor | float) -> torch.Tensor | float:
-        """Average a value over the ranks. Every rank must call this, and every rank gets the same answer.
+        """Average a number, or a tensor of one shape, over the ranks. Every rank must call this, and gets the mean.
 
-        Parameters
-        ----------
-        x : torch.Tensor or float
-            This rank's value; a tensor must have the same shape on every rank.
-
-        Returns
-        -------
-        torch.Tensor or float
-            The average, of the type of `x` and detached from the graph. With one rank, `x` itself.
-
-        Raises
-        ------
-        TypeError
-            If `x` is a tensor of integers or booleans, which have no mean of their own type.
+        The mean has the type of `x` and is detached from the graph; with one rank it is `x` itself. A tensor of
+        integers or booleans, which has no mean of its own type, raises TypeError.
         """
         if not isinstance(x, torch.Tensor):
             return float(self.mean(torch.tensor(x, dtype=torch.float64))) if self.size > 1 else x
@@ -129,18 +113,7 @@ class World:
         return (total / self.size).to(x.device)
 
     def gather(self, obj: T) -> list[T]:
-        """Collect one object from each rank. Every rank must call this, and every rank gets the whole list.
-
-        Parameters
-        ----------
-        obj : object
-            Anything that can be pickled.
-
-        Returns
-        -------
-        list
-            The objects in the order of the ranks.
-        """
+        """Collect an object that can be pickled from each rank, in their order. Every rank must call this."""
         if self.size == 1:
             return [obj]
         # Plain pickle, which torch uses, cannot send what was defined in a lesson or a notebook.
@@ -162,9 +135,22 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
     ``MASTER_PORT``. Without ``RANK`` there is no group. Inside the ``with`` block :mod:`torch.distributed` is
     ready; the group is destroyed at the end of the block, whichever way it ends.
 
-    ``torchrun`` keeps one store for all its attempts, and after a restart a rank may read there the address of a
-    process that is dead (https://github.com/pytorch/pytorch/issues/135712). Therefore every attempt uses keys of its
-    own. Restarts are counted per machine, so on several machines set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` too.
+    In plain torch, with ``import torch.distributed as dist``, that is::
+
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        device = torch.device("cpu")
+        if torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"]):
+            device = torch.device("cuda", local_rank)
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            ...  # the block
+        finally:
+            dist.destroy_process_group()
+
+    One more thing: ``torchrun`` keeps one store for all its attempts, and after a restart a rank may read there the
+    address of a process that is dead (https://github.com/pytorch/pytorch/issues/135712), so every attempt uses keys of
+    its own. Restarts are counted per machine: on several machines set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` too.
 
     Parameters
     ----------
@@ -173,11 +159,6 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
         is a GPU for each local rank, otherwise the CPU.
     timeout : float
         Seconds to wait for the other ranks, when joining and in every collective operation.
-
-    Yields
-    ------
-    World
-        This process's place among the others.
 
     Raises
     ------
@@ -194,7 +175,7 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
     if "RANK" not in os.environ:
         yield World(device=_device(device, 0, 1))
         return
-    rank, size, local_rank, local_size, restarts = _announced(os.environ)
+    rank, size, local_rank, local_size, restarts = _announced()
     here = _device(device, local_rank, local_size)
     _join(here, rank, size, restarts, timedelta(seconds=timeout))
     try:
@@ -204,41 +185,29 @@ def world(device: str | torch.device | None = None, timeout: float = 60) -> Iter
             dist.destroy_process_group()
 
 
-def _announced(environment: Mapping[str, str]) -> tuple[int, int, int, int, int]:
+def _announced() -> tuple[int, ...]:
     """Read rank, size, local rank, local size and restarts from the environment."""
-    missing = [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
-    if missing:
-        raise RuntimeError(
-            f"RANK={environment['RANK']} announces a group, but {', '.join(missing)} is not set: start the program with "
-            "torchrun or launch, or unset RANK to run it alone"
-        )
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
-    defaults = {"LOCAL_RANK": environment["RANK"], "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"]}
-    values = {name: environment.get(name, defaults.get(name, "0")) for name in names}
-    for name, value in values.items():
-        if not value.isdecimal():
-            raise RuntimeError(f"{name} is {value!r}, expected a whole number from 0")
-    rank, size, *rest = map(int, values.values())
-    if not rank < size:
-        raise RuntimeError(f"RANK is {rank} and WORLD_SIZE {size}, expected a rank from 0 to {size - 1}")
-    return rank, size, rest[0], rest[1], rest[2]
+    rank, size = os.environ["RANK"], os.environ.get("WORLD_SIZE", "")
+    values = [os.environ.get(name, default) for name, default in zip(names, (rank, size, rank, size, "0"), strict=True)]
+    if not all(map(str.isdecimal, values)) or not int(rank) < int(size):
+        raise RuntimeError(
+            f"RANK announces a group, but the environment has {dict(zip(names, values, strict=True))}, "
+            "expected whole numbers, RANK below WORLD_SIZE: start with torchrun or launch, or unset RANK to run alone"
+        )
+    return tuple(map(int, values))
 
 
 def _device(device: str | torch.device | None, local_rank: int, local_size: int) -> torch.device:
     """Choose the device of a local rank."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device is None:
-        return torch.device("cuda", local_rank) if gpus >= local_size else _CPU
-    device = torch.device(device)
-    if device.type != "cuda":
-        return device
-    if gpus == 0:
-        raise RuntimeError("device is 'cuda', but torch finds no CUDA GPU here: pass device='cpu' or leave it out")
-    if gpus < local_size:
+    device = torch.device(device or ("cuda" if gpus >= local_size else "cpu"))
+    if device.type == "cuda" and gpus < local_size:
         raise RuntimeError(
-            f"device is 'cuda' for {local_size} ranks, but there are {gpus} GPUs, and each rank needs one"
+            f"device is 'cuda' for {local_size} ranks, but torch finds {gpus} GPUs here, and each rank needs one: "
+            "pass device='cpu' or leave it out"
         )
-    return torch.device("cuda", local_rank) if device.index is None else device
+    return torch.device("cuda", local_rank) if device == torch.device("cuda") else device
 
 
 def _join(device: torch.device, rank: int, size: int, restarts: int, timeout: timedelta) -> None:
@@ -249,58 +218,39 @@ def _join(device: torch.device, rank: int, size: int, restarts: int, timeout: ti
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend, bound = "nccl", device
+    run, name = os.environ.get("TORCHELASTIC_RUN_ID", ""), f"restart-{restarts}-group-{next(_joined)}"
     try:
-        store = PrefixStore(f"restart-{restarts}/group-{next(_joined)}", _store(size, restarts, timeout))
+        if run.startswith(RUN):  # all ranks are on this machine, and a file needs no port
+            store: Store = FileStore(str(Path(run.removeprefix(RUN), name)), size)
+        else:
+            store = PrefixStore(name, next(rendezvous("env://", timeout=timeout))[0])
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=bound)
     except RuntimeError as error:
-        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-        if "EADDRINUSE" in str(error):
-            raise RuntimeError(
-                f"port {port} of {address} is taken by another program: choose another MASTER_PORT, or let torchrun "
-                "choose a free one with --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
-            ) from error
         raise RuntimeError(
-            f"rank {rank} of {size} could not join the group at {address}:{port} within {timeout.total_seconds():g} s, "
+            f"rank {rank} of {size} could not join the group at {os.environ.get('MASTER_ADDR')}:"
+            f"{os.environ.get('MASTER_PORT')} within {timeout.total_seconds():g} s, "
             f"do all {size} ranks enter world()? {str(error).splitlines()[0]}"
         ) from error
 
 
-def _store(size: int, restarts: int, timeout: timedelta) -> Store:
-    """Open the store through which the ranks find each other."""
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    if run.startswith(_worker.RUN):  # all ranks are on this machine, and a file needs no port
-        path = Path(run.removeprefix(_worker.RUN), str(restarts), _worker.STORE)
-        return FileStore(str(path), size)
-    store: Store = next(rendezvous("env://", timeout=timeout))[0]
-    return store
-
-
 def launch(
-    fn: Callable[..., T],
-    /,
-    *args: Any,
-    nproc: int = 2,
-    max_restarts: int = 0,
-    timeout: float = 120,
-    **kwargs: Any,
+    fn: Callable[..., T], /, *args: Any, nproc: int = 2, max_restarts: int = 0, timeout: float = 120, **kwargs: Any
 ) -> list[T]:
-    """Run a function on several processes of this machine, and return what each of them returned.
+    """Run a function on several processes of this machine, and return what each returned, in the order of the ranks.
 
-    The processes are started by the elastic agent that also works inside ``torchrun``, so the same function runs
-    unchanged there; it joins the others with :func:`world`. The function and its arguments are copied with
-    cloudpickle: it may be defined in a script (no ``__main__`` guard is needed), in a notebook or inside another
-    function. Changes it makes to its arguments or to global variables stay in its process.
+    It is for learning and for tests. ``torchrun`` starts real runs, and the same function runs unchanged there; it
+    joins the others with :func:`world`, or with :func:`torch.distributed.init_process_group`. The function and its
+    arguments are copied with cloudpickle: it may be defined in a script (no ``__main__`` guard is needed), in a
+    notebook or inside another function. Changes it makes to its arguments or to global variables stay in its process.
 
     What a rank prints is printed here after the run, rank by rank, each line behind ``[rank 0]``. What it writes to
     the standard error stream is shown only if the run fails. The processes find ``OMP_NUM_THREADS=1`` in their
-    environment, and talk to each other over the loopback interface only. Needs Linux or macOS.
+    environment, and talk to each other over the loopback interface only. Ctrl-C ends all of them. Needs Linux or macOS.
 
     Parameters
     ----------
     fn : callable
-        The function; it is called as ``fn(*args, **kwargs)`` on every rank.
-    *args, **kwargs
-        Its arguments.
+        The function; every rank calls ``fn(*args, **kwargs)``.
     nproc : int
         Number of processes.
     max_restarts : int
@@ -308,20 +258,13 @@ def launch(
     timeout : float
         Seconds after which all processes are killed, restarts included.
 
-    Returns
-    -------
-    list
-        One result per rank, in the order of the ranks.
-
     Raises
     ------
     LaunchError
         If a rank raises, is killed, ends without a result, returns what cannot be pickled, or still runs at the
-        timeout. No process is left then.
-    TypeError
-        If the function or an argument cannot be pickled.
-    ValueError
-        If a number is out of range, or function and arguments together exceed 64 MiB.
+        timeout, or if this process is told to end. No process is left then.
+    TypeError, ValueError
+        If an argument cannot be pickled, a number is out of range, or all arguments together exceed 64 MiB.
 
     Examples
     --------
@@ -333,76 +276,217 @@ def launch(
     [rank 1] hello
     [0, 1]
     """
-    _check(nproc=(nproc, 1), max_restarts=(max_restarts, 0))
+    if sys.platform == "win32":  # no process groups to kill, no way to ask a process where it is
+        raise OSError("launch needs Linux or macOS, and this is Windows: use its subsystem for Linux (WSL)")
+    for what, value, least in (("nproc", nproc, 1), ("max_restarts", max_restarts, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{what} is {value!r}, expected a whole number from {least}")
     if not timeout > 0:
         raise ValueError(f"timeout is {timeout}, expected a number of seconds above 0")
     call = _pack(fn, args, kwargs)
-    with _quiet():
-        from pytorch_course import _agent
-
-        with (
-            _agent.signals(),
-            tempfile.TemporaryDirectory(prefix="pytorch-course-", ignore_cleanup_errors=True) as name,
-        ):
-            folder = Path(name)
-            (folder / _worker.CALL).write_bytes(call)
-            outcome = _agent.run(folder, nproc, max_restarts, timeout)
-            failure = _agent.explain(outcome)
-            _echo(folder, _worker.STDOUT, sys.stdout)
-            if failure is None:
-                return [_result(outcome.place(rank), rank) for rank in range(nproc)]
-            _echo(folder, _worker.STDERR, sys.stderr)
-    rank, message = failure
-    raise LaunchError(message, rank)
-
-
-def _check(**numbers: tuple[int, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected a whole number from {least}")
+    with _signals() as caught, tempfile.TemporaryDirectory(None, "pytorch-course-", ignore_cleanup_errors=True) as name:
+        folder, deadline = Path(name), time.monotonic() + timeout
+        (folder / _worker.CALL).write_bytes(call)
+        for attempt in range(max_restarts + 1):
+            ranks = _attempt(folder / str(attempt), nproc, max_restarts, deadline, caught)
+            failure = _explain(ranks, attempt, timeout)
+            if failure is None or caught or time.monotonic() > deadline or not folder.exists():
+                break
+        if not folder.exists():
+            raise LaunchError(f"{folder}, the folder of this launch, was removed while it ran, and all ranks ended")
+        _echo(folder, _worker.STDOUT, sys.stdout)
+        if failure is None:
+            return [_result(rank.place, number) for number, rank in enumerate(ranks)]
+        _echo(folder, _worker.STDERR, sys.stderr)
+    if caught:
+        raise LaunchError(f"the launch was ended by {signal.Signals(caught[0]).name}")
+    raise failure
 
 
 def _pack(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """Pickle a call, or say which part of it cannot be pickled or is too large."""
     if not callable(fn):
         raise TypeError(f"fn is a {type(fn).__name__}, expected a function")
-    parts = {"fn": fn} | {f"argument {i}": arg for i, arg in enumerate(args)}
-    parts |= {f"argument {name!r}": arg for name, arg in kwargs.items()}
-    try:
-        call: bytes = cloudpickle.dumps((fn, args, kwargs))
-    except Exception as error:
-        name = next((name for name, part in parts.items() if not _size(part)), "the call")
-        raise TypeError(f"{name} cannot be sent to other processes: {error}") from error
-    if len(call) > PAYLOAD_LIMIT:
-        sizes = {name: _size(part) for name, part in parts.items()}
-        largest = max(sizes, key=sizes.__getitem__)
+    sizes = {}
+    parts = {"fn": fn} | {f"argument {key!r}": part for key, part in (*enumerate(args), *kwargs.items())}
+    for name, part in parts.items():
+        try:
+            sizes[name] = len(cloudpickle.dumps(part))
+        except Exception as error:
+            raise TypeError(f"{name} cannot be sent to other processes: {error}") from error
+    if sum(sizes.values()) > PAYLOAD_LIMIT:
         raise ValueError(
-            f"the function and its arguments take {len(call) / 2**20:.1f} MiB, most of it {largest}, and the limit is "
-            f"{PAYLOAD_LIMIT / 2**20:g} MiB: make the data inside the function, or pass the path of a file"
+            f"the function and its arguments take {sum(sizes.values()) / 2**20:.1f} MiB, most of it "
+            f"{max(sizes, key=sizes.__getitem__)}, and the limit is {PAYLOAD_LIMIT / 2**20:g} MiB: "
+            "make the data inside the function, or pass the path of a file"
         )
-    return call
-
-
-def _size(part: Any) -> int:
-    """Return how many bytes an object takes when pickled, or 0 if it cannot be."""
-    try:
-        return len(cloudpickle.dumps(part))
-    except Exception:
-        return 0
+    return bytes(cloudpickle.dumps((fn, args, kwargs)))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the log lines of torch's agent, which tell what launch tells in its errors, off the page."""
-    log = logging.getLogger("torch.distributed.elastic")
-    silence, propagate = logging.NullHandler(), log.propagate
-    log.addHandler(silence)
-    log.propagate = False
+def _signals() -> Iterator[list[int]]:
+    """Note the signals that ask this process to end, and hand them to the caller's own handlers in the end."""
+    caught: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python hands signals to no other
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        for number, handler in handlers.items():
+            if handler is not signal.SIG_IGN:  # nohup keeps its meaning
+                signal.signal(number, lambda number, frame: caught.append(number))
+        yield caught
     finally:
-        log.propagate = propagate
-        log.removeHandler(silence)
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in dict.fromkeys(caught):
+            signal.raise_signal(number)
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a rank ended, and how likely that is the cause of all."""
+
+    text: str
+    weight: int
+    when: float = 0.0
+    traceback: str = ""
+
+
+@dataclass
+class _Rank:
+    """One process of one attempt, and its end once that is seen."""
+
+    place: Path
+    process: subprocess.Popen[bytes]
+    end: _End | None = None
+
+    def kill(self) -> None:
+        """Kill the rank and all it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # a broken disk or driver can hold a dead process for ever
+            self.process.wait(5)
+
+
+def _start(place: Path, environment: Mapping[str, str]) -> _Rank:
+    """Start the process of one rank, in a process group of its own, to be killed with all that it starts."""
+    place.mkdir(parents=True)
+    command = [sys.executable, "-u", "-P", _worker.__file__, str(place), str(os.getpid())]
+    with (place / _worker.STDOUT).open("wb") as out, (place / _worker.STDERR).open("wb") as err:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
+    return _Rank(place, process)
+
+
+def _attempt(place: Path, nproc: int, max_restarts: int, deadline: float, caught: list[int]) -> list[_Rank]:
+    """Run all ranks once. When this returns or raises, none of them is left."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
+    ranks: list[_Rank] = []
+    # Functions that call init_process_group themselves find an address where rank 0 opens a store. This socket never
+    # listens: it only keeps the kernel from giving the port to somebody else.
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        environment = {
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            **inherited,
+            "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
+            "PYTHONIOENCODING": "utf-8",
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+            "WORLD_SIZE": str(nproc),
+            "LOCAL_WORLD_SIZE": str(nproc),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(reserved.getsockname()[1]),
+            "TORCHELASTIC_RESTART_COUNT": place.name,
+            "TORCHELASTIC_MAX_RESTARTS": str(max_restarts),
+            "TORCHELASTIC_RUN_ID": f"{RUN}{place}",
+        }
+        try:
+            for rank in map(str, range(nproc)):
+                ranks.append(_start(place / rank, environment | {"RANK": rank, "LOCAL_RANK": rank}))
+            _wait(ranks, deadline, caught)
+        finally:
+            for unfinished in ranks:
+                if unfinished.end is None:
+                    unfinished.kill()
+    return ranks
+
+
+def _wait(ranks: list[_Rank], deadline: float, caught: list[int]) -> None:
+    """Wait until all ranks have ended, or one has failed and the others had time to say why, or time is up."""
+    # A rank that lost contact knows who is gone, but not why: that one may still be writing it down.
+    patience = {CAUSE: PATIENCE, LIKELY: PATIENCE, CONSEQUENCE: 10 * PATIENCE, INNOCENT: math.inf}
+    while not caught and time.monotonic() < deadline and (running := [rank for rank in ranks if rank.end is None]):
+        time.sleep(POLL)
+        for rank in running:
+            if (code := rank.process.poll()) is not None:
+                rank.kill()  # what it left running; later its number may belong to somebody else
+                rank.end = _end(rank.place, code)
+                deadline = min(deadline, time.monotonic() + patience[rank.end.weight])
+    if caught or any(rank.end and rank.end.weight < CONSEQUENCE for rank in ranks):
+        return
+    late = [rank for rank in ranks if rank.end is None and (rank.place / _worker.STACK).exists()]  # it knows the signal
+    for rank in late:
+        rank.process.send_signal(signal.SIGUSR1)  # have it write down the line it is at
+    limit = time.monotonic() + 1
+    while time.monotonic() < limit and not all(_lines(rank.place / _worker.STACK) for rank in late):
+        time.sleep(POLL)
+
+
+def _end(place: Path, code: int) -> _End:
+    """Say how the rank in a folder ended; `code` is its exit code, or less than 0 for a signal."""
+    if (place / _worker.ERROR).exists():
+        error = json.loads((place / _worker.ERROR).read_bytes())
+        return _End(**error, weight=CONSEQUENCE if LOST.search(error["text"]) else CAUSE)
+    if code < 0:  # a rank without company may abort
+        name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
+        return _End(f"was killed by {name}", CONSEQUENCE if code == -signal.SIGABRT else LIKELY)
+    if not (place / _worker.RESULT).exists():
+        return _End(f"ended with exit code {code} before it returned", LIKELY)
+    return _End(f"returned, and then ended with exit code {code}", LIKELY) if code else _End("returned", INNOCENT)
+
+
+def _explain(ranks: list[_Rank], attempt: int, timeout: float) -> LaunchError | None:
+    """Say what went wrong and who is to blame, or return None if every rank has a result."""
+    ends = [rank.end or _End("was still running", INNOCENT) for rank in ranks]
+    running = [number for number, rank in enumerate(ranks) if rank.end is None]
+    worst = min(ends, key=lambda end: (end.weight, end.when))
+    if worst.weight < INNOCENT:
+        # Ranks that fail alike fail together: name the first, so that the same mistake reads the same every time.
+        first = next(number for number, end in enumerate(ends) if end.text == worst.text)
+        named, detail, again = [first], ends[first].traceback, f" (attempt {attempt + 1})" if attempt else ""
+        parts = [f"rank {first} of {len(ranks)}{again} {worst.text}"]
+    elif running:
+        named, detail = running, ""
+        who = f"rank {running[0]} was" if len(running) == 1 else f"ranks {', '.join(map(str, running))} were"
+        parts = [f"{who} still running after {timeout:g} s, and all {len(ranks)} ranks were killed"]
+    else:
+        return None
+    for number, end in enumerate(ends):
+        if number not in named:
+            parts.append(f"rank {number} {'lost contact with another rank' if LOST.search(end.text) else end.text}")
+    parts += [f"rank {number} was at\n{where}" for number in running if (where := _where(ranks[number].place))]
+    parts.append(detail or "\n\n".join(map(_last_output, ranks)))
+    return LaunchError("\n\n".join(parts), named[0] if len(named) == 1 else None)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file, none if it is not there."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+
+def _where(place: Path) -> str:
+    """Return the frames of a late rank, newest first, without those of the worker itself."""
+    frames = _lines(place / _worker.STACK)[1:]
+    return "\n".join([frame for frame in frames if _worker.__file__ not in frame][:LAST])
+
+
+def _last_output(rank: _Rank) -> str:
+    """Return the last lines that a rank printed."""
+    lines = [line for name in (_worker.STDOUT, _worker.STDERR) for line in _lines(rank.place / name)[-LAST:]]
+    return f"last output of rank {rank.place.name}:" + "".join(f"\n  {line}" for line in lines or ["(none)"])
 
 
 def _echo(folder: Path, name: str, stream: TextIO) -> None:

@@ -1,17 +1,18 @@
-"""Seeds, and the state of every random generator: Python's, NumPy's, torch's and the accelerator's."""
+"""Seeds, and the state of every random generator: Python's, NumPy's, torch's and the accelerators'."""
 
 import hashlib
 import operator
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 
-_NAMES = frozenset({"python", "numpy", "torch", "accelerator"})
+_PARTS = "accelerator, numpy, python, torch"
 
 
 def seed_everything(seed: int) -> None:
@@ -20,26 +21,19 @@ def seed_everything(seed: int) -> None:
     Parameters
     ----------
     seed : int
-        From 0 to 2**32 - 1. NumPy accepts no more, and torch's CPU generator uses only the low 32 bits.
-
-    Raises
-    ------
-    ValueError
-        If `seed` is out of range. Nothing has been seeded then.
+        From 0 to 2**32 - 1; anything else is a ValueError, and nothing has been seeded then.
 
     Examples
     --------
     >>> seed_everything(0)
-    >>> first = torch.rand(2)
-    >>> seed_everything(0)
-    >>> torch.equal(first, torch.rand(2))
-    True
+    >>> torch.rand(2)
+    tensor([0.4963, 0.7682])
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}, expected a number from 0 to {2**32 - 1}")
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**32):
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to {2**32 - 1}")
+    random.seed(int(seed))
+    np.random.seed(int(seed))
+    torch.manual_seed(int(seed))
 
 
 def rng_state() -> dict[str, Any]:
@@ -47,17 +41,8 @@ def rng_state() -> dict[str, Any]:
 
     An accelerator that this process has not used yet is left alone, because asking it would start it.
 
-    Returns
-    -------
-    dict
-        ``python`` is the tuple of :func:`random.getstate`. ``numpy`` holds ``key`` (int64, shape (624,)), ``pos``,
-        ``has_gauss`` and ``gauss`` of the legacy global generator. ``torch`` is a uint8 tensor on the CPU.
-        ``accelerator`` maps a device type to one uint8 tensor per device, and is empty without an accelerator.
-
-    Raises
-    ------
-    RuntimeError
-        If someone has given NumPy's global generator another algorithm than its default, MT19937.
+    ``python`` and ``numpy`` are the tuples of :func:`random.getstate` and :func:`numpy.random.get_state`, ``torch`` is a uint8
+    tensor, and ``accelerator`` has one such tensor for each name of a device.
 
     Examples
     --------
@@ -67,41 +52,29 @@ def rng_state() -> dict[str, Any]:
     >>> torch.equal(first[0], torch.rand(2)), first[1] == random.random(), first[2] == np.random.rand()
     (True, True, True)
     """
-    legacy: dict[str, Any] = dict(np.random.get_state(legacy=False))
-    if legacy["bit_generator"] != "MT19937":
-        raise RuntimeError(f"NumPy's global generator is {legacy['bit_generator']}, expected its default, MT19937")
+    legacy: Any = np.random.get_state()
+    accelerators = {}
+    for device in _accelerators():
+        module = torch.get_device_module(device)
+        if getattr(module, "is_initialized", lambda: True)():  # Apple's module has no such question
+            accelerators[str(device)] = module.get_rng_state(device)
     return {
         "python": random.getstate(),
-        "numpy": {
-            "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
-            "pos": int(legacy["state"]["pos"]),
-            "has_gauss": int(legacy["has_gauss"]),
-            "gauss": float(legacy["gauss"]),
-        },
+        "numpy": (legacy[0], legacy[1].tolist(), *legacy[2:]),
         "torch": torch.default_generator.get_state(),
-        "accelerator": _accelerator_state(),
+        "accelerator": accelerators,
     }
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Put every generator back where :func:`rng_state` found it.
 
-    Each part is first tried on a scratch generator. So a damaged state changes nothing.
-
-    Parameters
-    ----------
-    state : mapping
-        What :func:`rng_state` returned, in this process or in another, tensors on any device.
+    If it holds an accelerator that this machine does not have, a warning says so, and the rest is restored.
 
     Raises
     ------
     ValueError
         If a part is missing, unknown or damaged. No generator has changed then.
-
-    Warns
-    -----
-    UserWarning
-        If the state holds more accelerators than this machine has. Those here are restored.
 
     Examples
     --------
@@ -109,51 +82,58 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     Traceback (most recent call last):
     ValueError: an RNG state has the parts accelerator, numpy, python, torch, but this one has torch
     """
-    if set(state) != _NAMES:
-        found = ", ".join(sorted(map(str, state))) or "none"
-        raise ValueError(f"an RNG state has the parts {', '.join(sorted(_NAMES))}, but this one has {found}")
+    if (parts := ", ".join(sorted(map(str, state)))) != _PARTS:
+        raise ValueError(f"an RNG state has the parts {_PARTS}, but this one has {parts or 'none'}")
     part = "python"
-    try:
-        random.Random().setstate(state["python"])
+    try:  # each part on a scratch generator first
+        random.Random().setstate(state[part])
         part = "numpy"
-        legacy = _legacy_state(state["numpy"])
-        np.random.RandomState(0).set_state(legacy)
+        if not 0 <= state[part][2] <= 624:  # NumPy does not look, and would read outside
+            raise ValueError(f"its position is {state[part][2]}, expected a number from 0 to 624")
+        np.random.RandomState(0).set_state(state[part])
         part = "torch"
-        cpu = state["torch"].cpu()
-        torch.Generator().set_state(cpu)
+        torch.Generator().set_state(state[part].cpu())
         part = "accelerator"
-        found_here = _matching_accelerators(state["accelerator"])
+        saved = {torch.device(name): tensor.cpu() for name, tensor in state[part].items()}
+        here = [device for device in _accelerators() if device in saved]
+        for device in here:
+            torch.Generator(device).set_state(saved[device])
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the part {part!r} of the RNG state is damaged: {error}") from error
+    if absent := [str(device) for device in saved if device not in here]:
+        warnings.warn(f"this machine has no {', '.join(absent)}: the other generators are restored", stacklevel=2)
     random.setstate(state["python"])
-    np.random.set_state(legacy)
-    torch.default_generator.set_state(cpu)
-    for device, tensor in found_here:
-        torch.get_device_module(device).set_rng_state(tensor, device)
+    np.random.set_state(state["numpy"])
+    torch.default_generator.set_state(state["torch"].cpu())
+    for device in here:
+        torch.get_device_module(device).set_rng_state(saved[device], device)
+
+
+def _accelerators() -> list[torch.device]:
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    return [] if kind is None else [torch.device(kind.type, i) for i in range(torch.accelerator.device_count())]
 
 
 @contextmanager
-def keyed(*key: str | SupportsIndex) -> Iterator[None]:
-    """Make random numbers inside the block a function of `key` alone, and leave those outside untouched.
+def keyed(*key: str | SupportsIndex) -> Iterator[Callable[..., None]]:
+    """Make torch's random numbers inside the block a function of `key` alone, and leave those outside untouched.
 
-    It covers torch's global CPU generator and Python's :mod:`random`. It does not cover NumPy's legacy global
-    generator, because saving and restoring that one costs more than twice as much as all the rest: give NumPy code
-    its own ``np.random.default_rng(random.getrandbits(64))`` inside the block. Accelerators are not covered either.
-    The generators belong to the process, so use it from one thread at a time.
+    This covers torch's global CPU generator, from which the transforms of ``torchvision.transforms.v2`` draw. Give other
+    code a generator of its own, ``random.Random(int(torch.randint(2**63 - 1, ())))`` inside the block, or
+    :func:`numpy.random.default_rng` with such a number. Use it from one thread at a time.
 
-    The key becomes a seed through BLAKE2b. So neighbouring keys give unrelated streams, the same ones on every
-    platform and Python version. Torch's CPU generator keeps 32 bits of its seed: among n keys, about n**2 / 2**33
-    pairs share a stream.
+    The seed is a hash of the key: neighbouring keys give unrelated streams, the same on every platform. Torch's CPU
+    generator keeps 32 bits of a seed, so among n keys about n**2 / 2**33 pairs share a stream.
 
     Parameters
     ----------
     *key : int or str
-        At least one part. Order and type matter: ``keyed(1, 2)``, ``keyed(2, 1)`` and ``keyed("1", 2)`` all differ.
+        At least one part; others are a TypeError. ``keyed(1, 2)``, ``keyed(2, 1)`` and ``keyed("1", 2)`` all differ.
 
-    Raises
+    Yields
     ------
-    TypeError
-        If the key is empty, or a part is neither an integer nor a string.
+    callable
+        ``reseed(*more)`` begins the stream of ``keyed(*key, *more)``. In a loop that costs less than one block each.
 
     Examples
     --------
@@ -163,64 +143,27 @@ def keyed(*key: str | SupportsIndex) -> Iterator[None]:
     >>> torch.equal(noise(0, 7), noise(0, 7)), torch.equal(noise(0, 7), noise(0, 8))
     (True, False)
     """
-    digest = _digest(key)
-    outer_torch, outer_python = torch.default_generator.get_state(), random.getstate()
-    try:
-        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little"))
-        random.seed(int.from_bytes(digest[8:], "little"))
-        yield
-    finally:
-        torch.default_generator.set_state(outer_torch)
-        random.setstate(outer_python)
-
-
-def _digest(key: tuple[str | SupportsIndex, ...]) -> bytes:
-    """16 bytes of BLAKE2b over the parts, each tagged with its type and length so that no two keys collide."""
     if not key:
         raise TypeError("keyed() needs at least one integer or string")
-    text = []
-    for part in key:
-        if isinstance(part, str):
-            text.append(f"s{len(part)}:{part}")
-        else:
-            try:
-                text.append(f"i{operator.index(part)};")
-            except TypeError:
-                raise TypeError(f"a key is made of integers and strings, but {part!r} is neither") from None
-    return hashlib.blake2b("".join(text).encode(), digest_size=16).digest()
+    prefix = _encode(key)
+
+    def reseed(*more: str | SupportsIndex) -> None:
+        # Of 16 bytes: the size goes into the hash, and a run from an old checkpoint must find the seeds that it had.
+        digest = hashlib.blake2b(prefix + _encode(more), digest_size=16).digest()
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little"))
+
+    outer = torch.default_generator.get_state()
+    try:
+        reseed()
+        yield reseed
+    finally:
+        torch.default_generator.set_state(outer)
 
 
-def _accelerator_state() -> dict[str, list[torch.Tensor]]:
-    device = torch.accelerator.current_accelerator(check_available=True)
-    if device is None:
-        return {}
-    module = torch.get_device_module(device)
-    if hasattr(module, "is_initialized") and not module.is_initialized():
-        return {}
-    return {device.type: [module.get_rng_state(torch.device(device.type, i)) for i in range(module.device_count())]}
-
-
-def _matching_accelerators(saved: Mapping[str, list[torch.Tensor]]) -> list[tuple[torch.device, torch.Tensor]]:
-    """Pairs of (device of this machine, checked state), with a warning for the states that have no device here."""
-    here = torch.accelerator.current_accelerator(check_available=True)
-    pairs = []
-    for kind, states in saved.items():
-        count = torch.get_device_module(here).device_count() if here is not None and here.type == kind else 0
-        if len(states) > count:
-            text = f"the RNG state is for {len(states)} {kind} devices, this machine has {count}: the rest is restored"
-            warnings.warn(text, stacklevel=3)
-        for index, tensor in enumerate(states[:count]):
-            device = torch.device(kind, index)
-            torch.Generator(device).set_state(tensor.cpu())
-            pairs.append((device, tensor.cpu()))
-    return pairs
-
-
-def _legacy_state(saved: Mapping[str, Any]) -> tuple[str, np.ndarray[Any, Any], int, int, float]:
-    """The tuple that :func:`numpy.random.set_state` takes. NumPy does not check it: a wrong position reads outside."""
-    key, position = saved["key"].cpu().numpy(), int(saved["pos"])
-    if key.shape != (624,) or key.min() < 0 or key.max() >= 2**32:
-        raise ValueError(f"key must hold 624 numbers from 0 to 2**32 - 1, but has shape {key.shape} or others")
-    if not 0 <= position <= 624:
-        raise ValueError(f"pos is {position}, expected a number from 0 to 624")
-    return ("MT19937", key.astype(np.uint32), position, int(saved["has_gauss"]), float(saved["gauss"]))
+def _encode(key: tuple[str | SupportsIndex, ...]) -> bytes:
+    """Each part with its type and its length or end, so that no two keys collide."""
+    try:
+        text = [f"s{len(part)}:{part}" if isinstance(part, str) else f"i{operator.index(part)};" for part in key]
+    except TypeError:
+        raise TypeError(f"a key is made of integers and strings, but this one is {key!r}") from None
+    return "".join(text).encode()

@@ -16,7 +16,8 @@ import os, sys
 sys.path.insert(0, {extensions!r})
 project = "tiny"
 release = "0.1"
-extensions = ["harness", "fresh", "runner", "pages", "myst_nb", "sphinx_gallery.gen_gallery", "proof", "wheel", "lesson_page", "course_map"]
+extensions = ["harness", "fresh", "runner", "pages", "myst_nb", "sphinx_gallery.gen_gallery", "sphinx_design", "proof", "wheel",
+    "lesson_page", "cells", "notebooks", "course_map", "collected"]
 exclude_patterns = ["_build", "lessons/**.ipynb", "sg_execution_times.rst"]
 book_parts = ["one"]
 book_only = os.environ.get("BOOK_ONLY", "").split()
@@ -72,9 +73,8 @@ class Site:
     def lesson(self, name, body, needs="", title=None):
         """Write a lesson: a complete docstring and the given code."""
         title = title or f"Lesson {name}"
-        head = (
-            f'"""\n{title}\n{"=" * len(title)}\n\nDo a thing.\n\n.. lesson::\n   :needs: {needs}\n   :data: none\n"""\n'
-        )
+        facts = f".. lesson::\n   :needs: {needs}\n   :data: none\n   :keywords: word\n"
+        head = f'"""\n{title}\n{"=" * len(title)}\n\nDo a thing.\n\n{facts}"""\n'
         return self.write(f"gallery/one/{name}.py", f"{head}\n# %%\n# Text\n# ----\n\n{dedent(body).strip()}\n")
 
     def chapter(self, name, code):

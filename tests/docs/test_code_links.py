@@ -25,6 +25,18 @@ for known in [place]:
     print(known.name)  # .name needs what the loop's variable was
     text = '''two
     lines'''
+
+# %%
+# .. exercise:: Read
+#
+#    Write it.
+
+def read(path):
+    ### BEGIN SOLUTION
+    return Path(path).read_text()
+    ### END SOLUTION
+
+assert not place.is_dir()
 """
 
 EXAMPLE = '''
@@ -74,13 +86,19 @@ def linked(site, pytestconfig):
 def test_every_block_is_linked(linked):
     """Names lead to the page of their library or of this book; variables and unknown names lead nowhere."""
     blocks, found = links(linked.page("lessons/one/01_paths"))
-    assert [block.strip() for block in blocks[:2]] == [part.strip() for part in LESSON.split("# %%\n# More text.\n")]
+    assert [block.strip() for block in blocks[:2]] == [
+        part.split("# %%")[0].strip() for part in LESSON.split("# More text.\n")
+    ]
+    assert "    raise NotImplementedError  # your code\n\nassert" in blocks[2]
+    assert blocks[3] == "return Path(path).read_text()"
     assert found == {
         "pathlib": f"{PYTHON}pathlib.html",
         "Path": f"{PYTHON}pathlib.html#pathlib.Path",
         "joinpath": f"{PYTHON}pathlib.html#pathlib.PurePath.joinpath",
         "exists": f"{PYTHON}pathlib.html#pathlib.Path.exists",
         "name": f"{PYTHON}pathlib.html#pathlib.PurePath.name",
+        "is_dir": f"{PYTHON}pathlib.html#pathlib.Path.is_dir",
+        "read_text": f"{PYTHON}pathlib.html#pathlib.Path.read_text",
     }
     _, found = links(linked.page("start/paths"))
     assert found["exists"] == f"{PYTHON}pathlib.html#pathlib.Path.exists"

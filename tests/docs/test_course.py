@@ -1,7 +1,7 @@
 """The order of the book is read from the gallery, and what does not follow it is refused by name."""
 
 import pytest
-from course import CourseError, read_course, read_lesson
+from course import CourseError, read_course, read_lesson, solutions, stub
 
 HEAD = '"""\n{title}\n=====\n\n{goal}\n\n.. lesson::\n   :needs: {needs}\n   :data: {data}\n"""\n'
 
@@ -31,10 +31,43 @@ def test_facts_are_read(gallery):
     assert read_lesson(gallery("03_third", data="none\n   :alone:")).alone
 
 
+def test_options_are_read(gallery):
+    """Keywords may take several lines; the thumbnail is the first figure unless the lesson says another."""
+    lesson = read_lesson(gallery("01_a", data="none\n   :keywords: argsort, order a\n      table\n   :thumbnail: 2"))
+    assert (lesson.data, lesson.keywords, lesson.thumbnail) == ("none", "argsort, order a table", 2)
+    assert read_lesson(gallery("02_b")).thumbnail == 1
+
+
+CELL = """
+def f(x):
+    if x:
+        ### BEGIN SOLUTION
+        y = 2
+        return y
+        ### END SOLUTION
+
+### BEGIN SOLUTION
+first, second = 3, [4]
+first = 5
+### END SOLUTION
+print(first)
+"""
+
+
+def test_stubs():
+    """A solution in a function becomes an exception, one that only assigns becomes an open guess."""
+    stubbed = "\ndef f(x):\n    if x:\n        raise NotImplementedError  # your code\n\nfirst = ...\nsecond = ...\nprint(first)\n"
+    assert stub(CELL) == stubbed
+    assert stub(stubbed) == stubbed
+    assert stub("### BEGIN SOLUTION\nprint(1)\n### END SOLUTION") == "raise NotImplementedError  # your code"
+    assert solutions(CELL) == "y = 2\nreturn y\n\nfirst, second = 3, [4]\nfirst = 5"
+
+
 def test_lessons_come_in_the_order_of_their_numbers(gallery):
     """Ten comes after two."""
     for name in ("10_last", "02_first"):
         gallery(name)
+    (gallery.root / ".ruff_cache").mkdir()
     (part,) = read_course(gallery.root, ["one"])
     assert [lesson.path.stem for lesson in part.lessons] == ["02_first", "10_last"]
     assert part.title == "Part one"
@@ -48,7 +81,9 @@ def test_lessons_come_in_the_order_of_their_numbers(gallery):
         ([("01_a", {}), ("01_b", {})], ["one"], "have the number"),
         ([("01_a", {"needs": "one/02_b"}), ("02_b", {})], ["one"], "no earlier lesson"),
         ([("01_a", {"needs": "one/99_none"})], ["one"], "one/99_none"),
-        ([("01_a", {"data": ""})], ["one"], "options :needs: and :data:"),
+        ([("01_a", {"data": ""})], ["one"], "has the options"),
+        ([("01_a", {"data": "none\n   :colour: red"})], ["one"], "has the options .* not .*colour"),
+        ([("01_a", {"data": "none\n   :thumbnail: last"})], ["one"], "number of a figure"),
         ([("01_a", {"goal": ".. note::"})], ["one"], "one paragraph, the goal"),
         ([("01_a", {})], ["one", "two"], "differ in two"),
         ([("01_a", {"part": "stray"})], [], "differ in stray"),

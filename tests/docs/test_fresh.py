@@ -204,7 +204,7 @@ def test_a_lesson_that_is_no_python(site):
     site.lesson("01_a", "x = (1,")
     done = site.build()
     assert done.returncode == 1
-    assert done.stderr == f"{site.root}/gallery/one/01_a.py, line 16: '(' was never closed: x = (1,\n"
+    assert done.stderr == f"{site.root}/gallery/one/01_a.py, line 17: '(' was never closed: x = (1,\n"
 
 
 def test_a_moved_book(built):
@@ -224,10 +224,10 @@ def test_lines_that_an_output_shows(site):
     body = "import traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    print(traceback.format_exc().splitlines()[1])"
     site.lesson("01_a", body)
     assert site.build().returncode == 0
-    assert "line 18" in site.page("lessons/one/01_a")
+    assert "line 19" in site.page("lessons/one/01_a")
     change(site, "gallery/one/01_a.py", "# Text\n", "# A\n# -\n#\n# Text\n")
     assert site.build().returncode == 0
-    assert "line 21" in site.page("lessons/one/01_a")
+    assert "line 22" in site.page("lessons/one/01_a")
 
 
 def complete(site):
@@ -252,7 +252,7 @@ def test_killed_builds(site):
     whole = time.monotonic() - started
     for number in range(10):
         site.write("src/tool/inner.py", f"VALUE = {number}\n")
-        change(site, "gallery/one/02_b.py", "# Text\n", f"# Text {number}\n" if number == 0 else "# Text\n")
+        site.lesson("02_b", "print('of no module')", title=f"Title {number}")
         process = site.start()
         time.sleep(rng.uniform(0.2, 1.2) * whole)
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGINT]))
@@ -263,6 +263,8 @@ def test_killed_builds(site):
             complete(site)
             for page in ("lessons/one/01_a", "lessons/one/03_c", "start/d"):
                 assert f"value {number}" in site.page(page)
+            for page in ("index", "lessons/one/index", "lessons/one/02_b"):
+                assert f"Title {number}" in site.page(page)
 
 
 def test_a_broken_cache_of_chapters(site):

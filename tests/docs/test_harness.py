@@ -6,7 +6,7 @@ import pytest
 from harness import count_checks
 
 BAD = {
-    "02_warns": ("import warnings; warnings.warn('careful')", "cell 1 (line 15) raised an exception"),
+    "02_warns": ("import warnings; warnings.warn('careful')", "cell 1 (line 16) raised an exception"),
     "03_network": (
         "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\nexcept OSError:\n    pass",
         "asked for the network",
@@ -20,7 +20,7 @@ BAD = {
         "left a process running: sleep 61",
     ),
     "06_empty": ("# nothing but a comment", "was not run"),
-    "07_raises": ("x = 1\n\n# %%\n# More text\n\nx / 0", "cell 2 (line 20) raised an exception"),
+    "07_raises": ("x = 1\n\n# %%\n# More text\n\nx / 0", "cell 2 (line 21) raised an exception"),
     "08_folder": ("import os, tempfile\nos.chdir(tempfile.gettempdir())", "changed the working directory"),
     "09_unseeded": ("import torch\nprint(torch.rand(1))", "drew random numbers from torch without setting a seed"),
     "10_unseeded": ("import random\nprint(random.random())", "drew random numbers from random without setting a seed"),
@@ -46,25 +46,25 @@ BAD = {
     ),
     "15_leaves": (
         "import sys\n\n# %%\n# More text\n\nsys.exit(0)",
-        "cell 2 (line 20) ended the lesson with SystemExit: 0",
+        "cell 2 (line 21) ended the lesson with SystemExit: 0",
     ),
-    "16_leaves": ("import os\nos._exit(0)", "cell 1 (line 15) ended the lesson's process with exit code 0"),
+    "16_leaves": ("import os\nos._exit(0)", "cell 1 (line 16) ended the lesson's process with exit code 0"),
     "17_crashes": (
         "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
-        "cell 1 (line 15) ended the lesson's process by SIGSEGV",
+        "cell 1 (line 16) ended the lesson's process by SIGSEGV",
     ),
-    "18_endless": ("while True:\n    pass", "cell 1 (line 15) took more than 2 s of CPU time"),
+    "18_endless": ("while True:\n    pass", "cell 1 (line 16) took more than 2 s of CPU time"),
     "19_busy_child": (
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'while True: pass'])",
-        "cell 1 (line 15) took more than 2 s of CPU time",
+        "cell 1 (line 16) took more than 2 s of CPU time",
     ),
-    "20_waits": ("import threading\nthreading.Event().wait()", "cell 1 (line 15) was stopped after 20 s: it waited"),
+    "20_waits": ("import threading\nthreading.Event().wait()", "cell 1 (line 16) was stopped after 20 s: it waited"),
     "21_talks": ("print(('x' * 99 + '\\n') * 5_000)", "cell 1 makes the outputs longer than 100,000 characters"),
     "22_wide": (
         "import matplotlib.pyplot as plt\nplt.figure(figsize=(200, 1))",
-        "line 15 draws a figure of 45,000 x 225 pixels",
+        "line 16 draws a figure of 45,000 x 225 pixels",
     ),
-    "23_module": ("import tool.broken", "cell 1 (line 15) raised an exception"),
+    "23_module": ("import tool.broken", "cell 1 (line 16) raised an exception"),
 }
 CHANGES = """
 import math, os, matplotlib, numpy, torch
@@ -124,7 +124,7 @@ def test_messages_say_no_more_than_they_must(broken):
     site, done = broken
     lessons = [line.partition(".py: ")[0] for line in done.stderr.splitlines() if ".py: " in line]
     assert sorted(lessons) == sorted(set(lessons))
-    assert f'"{site.root}/gallery/one/07_raises.py", line 21' in done.stderr
+    assert f'"{site.root}/gallery/one/07_raises.py", line 22' in done.stderr
     assert "ZeroDivisionError" in done.stderr
     assert re.search(r"src/tool/broken\.py\", line 2", done.stderr)
     assert "docs/_build/runs" not in done.stderr
@@ -173,7 +173,7 @@ def test_a_lesson_runs_in_a_new_interpreter_where_there_is_no_fork(site):
         conf.read_text() + "\nimport multiprocessing, runner\nrunner.context = multiprocessing.get_context('spawn')\n"
     )
     done = site.build()
-    assert "02_leaves.py: cell 1 (line 15) ended" in done.stderr
+    assert "02_leaves.py: cell 1 (line 16) ended" in done.stderr
     assert "01_a.py" not in done.stderr
     assert "on linux" in site.page("lessons/one/01_a")
 
@@ -181,4 +181,4 @@ def test_a_lesson_runs_in_a_new_interpreter_where_there_is_no_fork(site):
 def test_checks_are_counted_where_they_run():
     """An assertion inside a function counts only when something calls it, which a static count cannot promise: so it does not."""
     code = "assert 1\ndef f():\n    assert 2\nfor i in 1, 2:\n    assert i\ntorch.testing.assert_close(1, 1)\nf = lambda: assert_x()"
-    assert count_checks(code) == 3
+    assert count_checks(f"{code}\nexpect(lambda: f(), 1)") == 4

@@ -5,7 +5,6 @@ import re
 import zipfile
 
 import pytest
-from lesson_page import plain
 
 FIGURE = """
 import matplotlib.pyplot as plt
@@ -133,18 +132,3 @@ def test_map_list_and_times(built):
     table = re.search(r"<table.*?</table>", first, flags=re.DOTALL)[0]
     assert "2 lessons" in table
     assert table.count("torch") == 2
-
-
-def test_notebook_text():
-    """Directives and roles become words that a notebook shows."""
-    text = (
-        "Title\n\n.. lesson::\n   :needs:\n   :data: digits\n\n.. caption:: What to\n   see.\n   :alt: A line,\n      bent.\n\n"
-        "Use :func:`torch.add`, :meth:`~torch.Tensor.view` and :doc:`the loop </lessons/training/03>`; :cite:p:`key2020`."
-    )
-    shown = plain(text, "INSTALL")
-    assert "::" not in shown
-    assert "**You need:** nothing but Python" in shown
-    assert "`INSTALL`" in shown
-    assert "*Figure: What to\n   see.*" in shown
-    assert "A line" not in shown
-    assert "Use `add`, `view` and the loop; `key2020`." in shown

@@ -30,11 +30,12 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def strict_environment():
-    """Return an environment in which warnings are errors and other machines are out of reach, for children too."""
+    """Return an environment in which warnings and wrong answers are errors and other machines are out of reach."""
     paths = [str(ROOT / "docs" / "_ext" / "guard"), str(ROOT / "src")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
         "BOOK_GUARD": "strict",
+        "PYTORCH_COURSE_STRICT": "1",
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "agg",
     }
@@ -44,10 +45,10 @@ def strict_environment():
 def run_script(tmp_path, strict_environment):
     """Return a function that runs a script in an empty folder and returns the finished process."""
 
-    def run(path, **environment):
+    def run(path, *arguments, **environment):
         folder = tmp_path / "empty"
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, str(path)]
+        command = [sys.executable, str(path), *arguments]
         done = subprocess.run(
             command,
             cwd=folder,

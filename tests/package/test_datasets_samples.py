@@ -1,115 +1,54 @@
-"""Samples: the shape in which every dataset comes."""
+"""Samples: the form in which pictures come; and the one door to all data sets."""
 
 import pickle
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset, random_split
+from torch.utils.data import DataLoader, TensorDataset
 
-from pytorch_course.datasets.samples import Samples, TextSamples
-
-WORDS = ("fig", "kiwi", "plum", "quince", "pear")
+import pytorch_course.datasets
+from pytorch_course.datasets import Samples
 
 
-def fruit() -> TextSamples:
-    columns = {"size": torch.arange(10.0).reshape(5, 2), "label": torch.tensor([0, 1, 0, 1, 0])}
-    return TextSamples("fruit", {"name": WORDS}, columns, classes="ab")
+def numbers() -> Samples:
+    return Samples("numbers", {"x": torch.arange(18.0).reshape(6, 3), "label": torch.arange(6)}, classes="abcdef")
 
 
-def test_tensors_are_the_tensor_columns_in_order() -> None:
-    data = fruit()
-    assert isinstance(data, TensorDataset)
-    assert [tensor.shape for tensor in data.tensors] == [(5, 2), (5,)]
-    assert data.columns["name"] == WORDS
-    assert len(data) == 5
-
-
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(st.lists(st.integers(-5, 4), max_size=8), st.slices(5))
-def test_every_kind_of_index_agrees_with_numpy(rows: list[int], part: slice) -> None:
-    data, words = fruit(), np.array(WORDS)
-    for index in (rows, torch.tensor(rows, dtype=torch.int64)):
-        names, sizes, labels = data[index]
-        assert names == words[np.array(rows, dtype=int)].tolist()
-        assert torch.equal(sizes, data.tensors[0][rows])
-        assert torch.equal(labels, data.tensors[1][rows])
-    if part.step is None or part.step > 0:  # torch has no negative steps
-        assert data[part][0] == words[part].tolist()
-
-
-def test_one_sample_and_a_mask() -> None:
-    data = fruit()
-    name, size, label = data[torch.tensor(-1)]
-    assert (name, size.tolist(), label.item()) == ("pear", [8.0, 9.0], 0)
-    assert data[1][0] == "kiwi"
-    assert data[data.tensors[1] == 1][0] == ["kiwi", "quince"]
-    with pytest.raises(IndexError):
-        data[5]
-
-
-def test_a_loader_batches_text_and_tensors() -> None:
-    batches = list(DataLoader(fruit(), batch_size=2))
-    assert [list(names) for names, _, _ in batches] == [["fig", "kiwi"], ["plum", "quince"], ["pear"]]
-    assert torch.equal(torch.cat([labels for _, _, labels in batches]), fruit().tensors[1])
-
-
-def test_torch_can_split_and_pickle_can_carry_it() -> None:
-    first, second = random_split(fruit(), [3, 2], generator=torch.Generator().manual_seed(0))
-    assert sorted(sample[0] for part in (first, second) for sample in part) == sorted(WORDS)
-    assert repr(pickle.loads(pickle.dumps(fruit()))) == repr(fruit())
-
-
-def test_without_text_it_reads_samples_as_torch_does() -> None:
-    data = Samples("numbers", {"x": torch.rand(6, 3), "label": torch.arange(6)})
-    plain = TensorDataset(*data.tensors)
-    assert Samples.__getitem__ is TensorDataset.__getitem__
+def test_it_reads_samples_as_torch_does() -> None:
+    data, plain = numbers(), TensorDataset(*numbers().tensors)
+    assert Samples.__getitem__ is TensorDataset.__getitem__  # so a loader may index whole batches
     for index in (2, slice(1, 4), [5, 0], torch.tensor([3, 3])):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(data[index], plain[index], strict=True))
-    assert torch.equal(data.targets, torch.arange(6))
+    assert (list(data.columns), data.classes) == (["x", "label"], tuple("abcdef"))
+    assert torch.equal(torch.cat([label for _, label in DataLoader(data, batch_size=4)]), torch.arange(6))
+    assert repr(pickle.loads(pickle.dumps(data))) == repr(data)
 
 
-def test_the_package_splits_it_by_label_and_loads_it() -> None:
-    from pytorch_course.data import loader, split
-
-    numbers = Samples("numbers", {"x": torch.arange(40.0), "label": torch.arange(40) % 4})
-    words = TextSamples("words", {"word": [f"w{i}" for i in range(40)]}, {"label": torch.arange(40) % 4})
-    for data in (numbers, words):
-        train, test = split(data, 0.5, 0.5)
-        assert data.targets[train.indices].bincount().tolist() == [5, 5, 5, 5]
-        assert sorted(train.indices + test.indices) == list(range(40))
-        firsts = [first for batch, _ in loader(train, 8) for first in batch]
-        assert sorted(firsts) == sorted(data[train.indices][0])
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [{}, {"x": torch.zeros(3, 2), "y": torch.zeros(2)}, {"x": torch.zeros(3, 2), "y": torch.zeros(0)}],
-)
-def test_columns_that_do_not_fit_are_refused(columns: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("lengths", [[], [3, 2], [3, 0]])
+def test_columns_that_do_not_fit_are_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="same length"):
-        Samples("bad", columns)
-    with pytest.raises(ValueError, match="same length"):
-        TextSamples("bad", {"name": ["a", "b", "c"]}, columns)
-
-
-def test_texts_of_another_length_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\{'name': 5, 'label': 4\}"):
-        TextSamples("bad", {"name": WORDS}, {"label": torch.zeros(4)})
+        Samples("bad", {f"{k}": torch.zeros(length) for k, length in enumerate(lengths)})
 
 
 def test_print_out() -> None:
-    assert repr(fruit()).splitlines() == [
-        "fruit: 5 samples",
-        "  name     text, 3 to 6 characters",
-        "  size     float32 [2], 0 to 9",
-        "  label    int64, 0 to 1",
-        "  classes  a, b",
+    assert repr(numbers()).splitlines() == [
+        "numbers: 6 samples",
+        "  x        float32 [3], 0 to 17",
+        "  label    int64, 0 to 5",
+        "  classes  a, b, c, d, e, f",
     ]
-    empty = TextSamples("none", {"text": []}, {"mask": torch.zeros(0, 4, dtype=torch.bool), "label": torch.zeros(0)})
-    assert [line.split(None, 1)[1] for line in repr(empty).splitlines()[1:]] == ["text", "bool [4]", "float32"]
-    many = Samples("many", {"x": torch.zeros(2)}, feature_names=[f"feature {i}" for i in range(99)])
-    assert repr(many).endswith("feature 4, ... (99 in all)")
-    assert max(map(len, repr(many).splitlines())) < 100
+    empty = Samples("none", {"mask": torch.zeros(0, 4, dtype=torch.bool), "label": torch.zeros(0)})
+    assert [line.split(None, 1)[1] for line in repr(empty).splitlines()[1:]] == ["bool [4]", "float32"]
+    many = Samples("many", {"x": torch.zeros(2)}, classes=[f"c{i}" for i in range(99)])
+    assert repr(many).endswith("c8, c9, ... (99 in all)")
+    assert repr(Samples("ten", {"x": torch.zeros(2)}, classes="0123456789")).endswith("8, 9")
+
+
+def test_everything_comes_from_one_place_and_importing_it_is_cheap() -> None:
+    assert all(hasattr(pytorch_course.datasets, name) for name in pytorch_course.datasets.__all__)
+    heavy = "matplotlib sklearn torchvision pooch reportlab pypdfium2 pandas fontTools"
+    program = f"import sys, pytorch_course.datasets; print(*set('{heavy}'.split()) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip() == ""

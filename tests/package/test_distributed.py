@@ -7,10 +7,10 @@ by its name in the ranks, and pytest with it.
 import atexit
 import contextlib
 import ctypes
+import inspect
 import json
-import logging
 import os
-import pickle
+import shutil
 import signal
 import socket
 import stat
@@ -27,62 +27,76 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pytorch_course import _agent, _worker, distributed
+from pytorch_course import _worker, distributed
 from pytorch_course.distributed import LaunchError, World, launch, world
 
 SRC = Path(distributed.__file__).parents[1]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def ranks_of(pid):
     """Return the ranks that the process `pid` has started and that still run, wherever they are in the tree."""
-    mark = ["-m", "pytorch_course._worker"]
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            if line[-1:] == [str(pid)] and line[-4:-2] == mark and process.status() != psutil.STATUS_ZOMBIE:
+            ours = line[-1:] == [str(pid)] and line[-3:-2] == [_worker.__file__]
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
 
+def wait_for(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def assert_dead(pid):
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, seconds=5)
+
+
+def failure_of(fn, *args, **options):
+    """Return the error of a launch that fails."""
+    with pytest.raises(LaunchError) as caught:
+        launch(fn, *args, **options)
+    return caught.value
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing(monkeypatch, tmp_path_factory):
-    """Fail a test that leaves a process, a folder, or a changed signal handler or logger behind."""
+    """Fail a test that leaves a process, a folder, or a changed signal handler behind."""
     folder = tmp_path_factory.mktemp("launches")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    log = logging.getLogger("torch.distributed.elastic")
-    handlers = [signal.getsignal(number) for number in _agent.SIGNALS]
-    before = log.propagate, list(log.handlers)
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     yield
     assert not ranks_of(os.getpid())
     assert not list(folder.iterdir())
-    assert handlers == [signal.getsignal(number) for number in _agent.SIGNALS]
-    assert (log.propagate, log.handlers) == before
+    assert handlers == [signal.getsignal(number) for number in SIGNALS]
 
 
 @pytest.fixture
-def run_script(tmp_path):
-    """Return a function that runs a program in an empty folder, warnings being errors, and returns what it printed."""
+def patient(monkeypatch):
+    """Let slow ranks tell their story too, so that a crowded machine changes no message."""
+    monkeypatch.setattr(distributed, "PATIENCE", 60)
 
-    def run(code, *before, arguments=()):
-        path = tmp_path / "script.py"
-        path.write_text(textwrap.dedent(code))
-        command = [sys.executable, "-W", "error", *before, str(path), *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "2"}
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs Python in an empty folder and returns what it printed."""
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "2", "IPYTHONDIR": str(tmp_path / "i")}
+        command = [sys.executable, *map(str, arguments)]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done
 
     return run
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# launch: what comes back
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_values_and_output_come_back_in_the_order_of_the_ranks(capsys, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+def test_values_and_output_come_back_in_the_order_of_the_ranks(capsys):
     factor = 10
 
     class Box:
@@ -100,49 +114,63 @@ def test_values_and_output_come_back_in_the_order_of_the_ranks(capsys, monkeypat
 
     before = dict(os.environ)
     boxes = launch(work, 1, step=2)
-
     assert dict(os.environ) == before
     assert [type(box) is Box for box in boxes] == [True, True]
     assert [box.content for box in boxes] == [1, 21]
-    printed = capsys.readouterr()
-    assert printed.out == "".join(
-        f"[rank {r}] {line}\n" for r in (0, 1) for line in (f"first {r}", "from C", "no newline\u2028ü")
-    )
-    assert printed.err == ""
+    lines = [f"[rank {r}] {line}\n" for r in (0, 1) for line in (f"first {r}", "from C", "no newline\u2028ü")]
+    assert capsys.readouterr() == ("".join(lines), "")
 
 
 def test_a_rank_finds_the_environment_it_needs_and_a_private_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("COLOUR", "blue")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # as in a rank of torchrun
     (tmp_path / "neighbour.py").write_text("value = 41\n")
     root = Path(tempfile.gettempdir())
 
     def work():
         import neighbour  # found through the parent's sys.path
 
-        try:
-            answer = input()
-        except EOFError:
-            answer = None
+        with contextlib.suppress(EOFError):
+            input()
         (folder,) = root.iterdir()
         mode = stat.S_IMODE(folder.stat().st_mode)
-        names = ("OMP_NUM_THREADS", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "GLOO_SOCKET_IFNAME", "COLOUR", "MASTER_ADDR")
+        names = ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "COLOUR", "MASTER_ADDR", "LOCAL_WORLD_SIZE", "RANK")
+        unwanted = "TORCHELASTIC_USE_AGENT_STORE" in os.environ or "torch" in sys.modules
         session = os.getpid() == os.getpgid(0) == os.getsid(0)
-        return [os.environ[name] for name in names], neighbour.value, answer, mode, str(Path.cwd()), session
+        return [os.environ[name] for name in names], (neighbour.value, mode, str(Path.cwd()), session, unwanted)
 
     loopback = "lo0" if sys.platform == "darwin" else "lo"
-    expected = (["1", "1", loopback, "blue", "127.0.0.1"], 41, None, 0o700, str(tmp_path), True)
-    assert launch(work, nproc=3) == [expected] * 3
+    facts = (41, 0o700, str(tmp_path), True, False)
+    expected = [(["1", loopback, "blue", "127.0.0.1", "3", rank], facts) for rank in "012"]
+    assert launch(work, nproc=3) == expected
 
 
-def test_one_process_lambdas_and_threads():
-    assert launch(lambda: os.environ["WORLD_SIZE"], nproc=1) == ["1"]
+def test_lambdas_threads_and_launches_inside_launches(capsys):
     results = []
     thread = threading.Thread(target=lambda: results.append(launch(lambda x: x, 5, nproc=1)))
     thread.start()
     thread.join()
     assert results == [[5]]
+    assert launch(lambda: launch(lambda: print("inner") or os.environ["RANK"]), nproc=1) == [["0", "1"]]
+    assert capsys.readouterr().out == "[rank 0] [rank 0] inner\n[rank 0] [rank 1] inner\n"
+
+
+def test_ranks_without_torch_start_in_less_than_a_second():
+    times = []
+    for _ in range(5):  # the fastest, as the machine may be crowded
+        started = time.monotonic()
+        launch(os.getpid)
+        times.append(time.monotonic() - started)
+    assert min(times) < 1
+
+
+def test_windows_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(OSError, match="launch needs Linux or macOS, and this is Windows"):
+        launch(print)
 
 
 @pytest.mark.parametrize(
@@ -152,16 +180,12 @@ def test_one_process_lambdas_and_threads():
         ({"nproc": 1.5}, "nproc is 1.5, expected a whole number from 1"),
         ({"max_restarts": -1}, "max_restarts is -1, expected a whole number from 0"),
         ({"timeout": 0}, "timeout is 0, expected a number of seconds above 0"),
+        ({"big": bytes(65 * 2**20)}, r"take 65\.0 MiB, most of it argument 'big', and the limit is 64 MiB: make the"),
     ],
 )
-def test_numbers_out_of_range_are_refused(arguments, message):
+def test_numbers_out_of_range_and_too_large_calls_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         launch(print, **arguments)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# launch: what cannot be sent
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_pickled_is_named():
@@ -176,51 +200,19 @@ def test_what_cannot_be_pickled_is_named():
         launch(3)
 
 
-def test_too_large_a_call_is_refused_with_its_size_and_culprit():
-    with pytest.raises(ValueError, match=r"take 65\.0 MiB, most of it argument 1, and the limit is 64 MiB: make the"):
-        launch(print, 1, bytes(65 * 2**20))
-
-
-def test_a_call_that_a_rank_cannot_read_says_so(monkeypatch):
-    module = type(sys)("made_up_module")
-    exec("def function(): pass", module.__dict__)
-    monkeypatch.setitem(sys.modules, "made_up_module", module)
-    with pytest.raises(LaunchError) as caught:
-        launch(module.function, nproc=1)
-    assert str(caught.value).startswith(
-        "rank 0 of 1 could not read the function and its arguments: ModuleNotFoundError: No module named 'made_up_module'"
-    )
-
-
-def test_a_result_that_cannot_be_pickled_is_named():
-    with pytest.raises(LaunchError) as caught:
-        launch(lambda: threading.Lock() if os.environ["RANK"] == "1" else 0)
-    assert caught.value.rank == 1
-    assert str(caught.value).startswith("rank 1 of 2 returned a lock that cannot be pickled: TypeError: cannot pickle")
-
-
-def test_a_result_that_cannot_be_read_here_is_named():
-    def work():
-        module = type(sys)("only_in_the_rank")
+def test_what_only_one_side_can_import_is_named(monkeypatch):
+    def foreign():
+        module = sys.modules["made_up"] = type(sys)("made_up")
         exec("class Thing: pass", module.__dict__)
-        sys.modules["only_in_the_rank"] = module
-        module.Thing.__module__ = "only_in_the_rank"
-        return module.Thing()
+        return module.Thing
 
-    with pytest.raises(LaunchError, match="the result of rank 0 cannot be read here: ModuleNotFoundError") as caught:
-        launch(work)
-    assert caught.value.rank == 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# launch: ranks that fail
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Let slow ranks tell their story too, so that a crowded machine changes no message."""
-    monkeypatch.setattr(_agent, "PATIENCE", 60)
+    monkeypatch.setitem(sys.modules, "made_up", None)
+    here = failure_of(foreign(), nproc=1)
+    assert "could not read the function and its arguments: ModuleNotFoundError: No module named 'made_up'" in str(here)
+    monkeypatch.setitem(sys.modules, "made_up", None)
+    there = failure_of(foreign)
+    assert there.rank == 0
+    assert str(there).startswith("the result of rank 0 cannot be read here: ModuleNotFoundError")
 
 
 def test_a_rank_that_raises_is_named_with_its_traceback(capsys, tmp_path):
@@ -234,33 +226,17 @@ def test_a_rank_that_raises_is_named_with_its_traceback(capsys, tmp_path):
             raise ValueError("bad luck\nand more of it")
         time.sleep(600)
 
-    started = time.monotonic()
-    with pytest.raises(LaunchError) as caught:
-        launch(unlucky)
-    assert time.monotonic() - started < 30
-    assert caught.value.rank == 1
-    headline, other, *lines = filter(None, str(caught.value).split("\n"))
+    error = failure_of(unlucky, timeout=60)
+    assert error.rank == 1
+    headline, other, *lines = filter(None, str(error).split("\n"))
     assert headline == "rank 1 of 2 raised ValueError: bad luck"
     assert other == "rank 0 was still running"
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].startswith(f'  File "{__file__}", line ') and lines[1].endswith("in unlucky")
     assert lines[-2:] == ["ValueError: bad luck", "and more of it"]
-    assert _worker.__file__ not in str(caught.value)
-    printed = capsys.readouterr()
-    assert printed.out == "[rank 0] working\n[rank 1] working\n"
-    assert printed.err == "[rank 0] worried\n[rank 1] worried\n"
-
-
-@pytest.mark.usefixtures("patient")
-def test_ranks_that_fail_alike_are_reported_the_same_way_every_time():
-    def work():
-        time.sleep(0.3 * (os.environ["RANK"] == "0"))
-        raise KeyError("x")
-
-    with pytest.raises(LaunchError) as caught:
-        launch(work)
-    assert caught.value.rank == 0
-    assert str(caught.value).startswith("rank 0 of 2 raised KeyError: 'x'\n\nrank 1 raised KeyError: 'x'\n\nTraceback")
+    assert _worker.__file__ not in str(error)
+    streams = "[rank 0] working\n[rank 1] working\n", "[rank 0] worried\n[rank 1] worried\n"
+    assert capsys.readouterr() == streams
 
 
 @pytest.mark.usefixtures("patient")
@@ -268,12 +244,14 @@ def test_ranks_that_fail_alike_are_reported_the_same_way_every_time():
     ("end", "message"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "rank 1 of 2 was killed by SIGKILL"),
+        (lambda: os.kill(os.getpid(), 40), "rank 1 of 2 was killed by signal 40"),
         (lambda: ctypes.string_at(0), "rank 1 of 2 was killed by SIGSEGV"),
         (lambda: os._exit(3), "rank 1 of 2 ended with exit code 3 before it returned"),
         (lambda: os._exit(0), "rank 1 of 2 ended with exit code 0 before it returned"),
         (lambda: sys.exit(0), "rank 1 of 2 raised SystemExit: 0"),
         (lambda: input(), "rank 1 of 2 raised EOFError: EOF when reading a line"),
         (lambda: atexit.register(os._exit, 5) and None, "rank 1 of 2 returned, and then ended with exit code 5"),
+        (threading.Lock, "rank 1 of 2 returned a lock that cannot be pickled: TypeError: cannot pickle"),
     ],
 )
 def test_a_rank_that_ends_without_a_result_is_named(end, message):
@@ -281,13 +259,11 @@ def test_a_rank_that_ends_without_a_result_is_named(end, message):
         print("here", os.environ["RANK"])
         return end() if os.environ["RANK"] == "1" else None
 
-    with pytest.raises(LaunchError) as caught:
-        launch(work)
-    assert caught.value.rank == 1
-    lines = str(caught.value).splitlines()
-    assert lines[0] == message
-    assert "rank 0 returned" in lines
-    assert ("last output of rank 1:\n  here 1" in str(caught.value)) == ("raised" not in message)
+    error = failure_of(work)
+    assert error.rank == 1
+    assert str(error).startswith(message)
+    assert "\n\nrank 0 returned\n\n" in str(error)
+    assert ("last output of rank 1:\n  here 1" in str(error)) == ("raised" not in message)
 
 
 def test_a_rank_that_hangs_is_killed_with_all_it_started(tmp_path, capsys):
@@ -300,11 +276,10 @@ def test_a_rank_that_hangs_is_killed_with_all_it_started(tmp_path, capsys):
             child.wait()
 
     started = time.monotonic()
-    with pytest.raises(LaunchError) as caught:
-        launch(stuck, timeout=4)
+    error = failure_of(stuck, timeout=4)
     assert 4 <= time.monotonic() - started < 30
-    assert caught.value.rank == 1
-    text = str(caught.value)
+    assert error.rank == 1
+    text = str(error)
     assert text.startswith("rank 1 was still running after 4 s, and all 2 ranks were killed\n\nrank 0 returned\n\n")
     assert f'  File "{__file__}", line ' in text and "in stuck" in text
     assert _worker.__file__ not in text
@@ -313,35 +288,40 @@ def test_a_rank_that_hangs_is_killed_with_all_it_started(tmp_path, capsys):
     assert_dead(int((tmp_path / "pid").read_text()))
 
 
-def test_what_a_finished_rank_left_running_is_killed(tmp_path):
-    def careless():
-        return subprocess.Popen(["sleep", "600"]).pid
-
-    for pid in launch(careless):
+def test_what_a_finished_rank_left_running_is_killed():
+    for pid in launch(lambda: subprocess.Popen(["sleep", "600"]).pid):
         assert_dead(pid)
 
 
-def test_a_rank_that_ignores_the_polite_signal_is_killed_too(monkeypatch):
-    monkeypatch.setattr(_agent, "GRACE", 1)
+def test_a_rank_that_ends_early_ends_the_others_at_once():
+    error = failure_of(lambda: os._exit(0) if os.environ["RANK"] == "1" else time.sleep(600), timeout=20)
+    assert str(error).startswith("rank 1 of 2 ended with exit code 0 before it returned")
+
+
+def test_ranks_of_an_inner_launch_end_with_the_outer_one(tmp_path):
+    def outer():
+        if os.environ["RANK"] == "0":
+            launch(lambda: (tmp_path / str(os.getpid())).touch() or time.sleep(600))
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        raise ValueError("enough")
+
+    assert str(failure_of(outer)).startswith("rank 1 of 2 raised ValueError: enough")
+    for path in tmp_path.iterdir():
+        assert_dead(int(path.name))
+    wait_for(lambda: not list(Path(tempfile.gettempdir()).iterdir()))
+
+
+def test_a_folder_that_disappears_ends_the_launch():
+    root = Path(tempfile.gettempdir())
 
     def work():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if os.environ["RANK"] == "0":
-            raise ValueError("over")
+            shutil.rmtree(next(root.iterdir()))
         time.sleep(600)
 
-    started = time.monotonic()
-    with pytest.raises(LaunchError, match="rank 0 of 2 raised ValueError: over"):
-        launch(work)
-    assert time.monotonic() - started < 20
-
-
-def test_all_ranks_late_name_no_single_one():
-    with pytest.raises(
-        LaunchError, match="ranks 0, 1 were still running after 1 s, and all 2 ranks were killed"
-    ) as caught:
-        launch(time.sleep, 600, timeout=1)
-    assert caught.value.rank is None
+    error = failure_of(work, max_restarts=3, timeout=60)
+    assert "the folder of this launch, was removed while it ran, and all ranks ended" in str(error)
 
 
 def test_restarts_run_all_ranks_again(capsys):
@@ -358,51 +338,74 @@ def test_restarts_run_all_ranks_again(capsys):
     assert attempts == sorted(attempts)
     assert "[rank 0] attempt 0" in lines and "[rank 1] attempt 1" in lines
     assert lines[-2:] == ["[rank 0] attempt 2", "[rank 1] attempt 2"]
-    with pytest.raises(LaunchError, match=r"^rank 1 of 2 \(attempt 2\) was killed by SIGKILL"):
-        launch(work, max_restarts=1)
-    with pytest.raises(LaunchError, match="rank 0 was still running after 1 s"):
-        launch(time.sleep, 600, nproc=1, max_restarts=5, timeout=1)
+    assert str(failure_of(work, max_restarts=1)).startswith("rank 1 of 2 (attempt 2) was killed by SIGKILL")
+
+
+def test_thirty_launches_in_a_row_survive_a_killed_rank():
+    def work():
+        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        if attempt == "0" and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return attempt
+
+    assert [launch(work, max_restarts=1) for _ in range(30)] == [["1", "1"]] * 30
+
+
+def test_a_timeout_is_not_tried_again():
+    error = failure_of(time.sleep, 600, max_restarts=5, timeout=1)
+    assert str(error).startswith("ranks 0, 1 were still running after 1 s, and all 2 ranks were killed")
+    assert error.rank is None
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_failure_before_the_timeout_is_the_cause_and_not_the_timeout():
-    def work():
-        if os.environ["RANK"] == "1":
-            raise ValueError("x")
-        time.sleep(600)
-
-    with pytest.raises(LaunchError, match=r"^rank 1 of 2 raised ValueError: x\n\nrank 0 was still running\n\nTrace"):
-        launch(work, timeout=3, max_restarts=3)
+    error = failure_of(lambda: 1 / 0 if os.environ["RANK"] == "1" else time.sleep(600), timeout=3, max_restarts=3)
+    assert str(error).startswith("rank 1 of 2 raised ZeroDivisionError: division by zero\n\nrank 0 was still running\n")
 
 
 def test_who_is_to_blame(tmp_path):
     lost = "raised RuntimeError: [/gloo/transport/tcp/pair.cc:1] Connection closed by peer"
 
     def told(*stories):
-        place = tmp_path / str(len(list(tmp_path.iterdir())))
-        outcome = _agent.Outcome(place, codes=dict(enumerate(code for code, _ in stories)))
-        for number, (_, error) in enumerate(stories):
-            outcome.place(number).mkdir(parents=True)
-            for name in (_worker.STDOUT, _worker.STDERR):
-                (outcome.place(number) / name).touch()
+        ranks = []
+        for number, (code, error) in enumerate(stories):
+            place = Path(tempfile.mkdtemp(dir=tmp_path), str(number))
+            place.mkdir()
             if error:
-                report = {"when": 9.0 - number, "headline": error, "traceback": "T"}
-                (outcome.place(number) / _worker.ERROR).write_text(json.dumps(report))
-        return _agent.explain(outcome)
+                report = {"when": 9.0 - number, "text": error, "traceback": "T"}
+                (place / _worker.ERROR).write_text(json.dumps(report))
+            ranks.append(distributed._Rank(place, None, None if code is None else distributed._end(place, code)))
+        error = distributed._explain(ranks, 0, 1)
+        return error.rank, str(error)
 
-    assert told((1, lost), (1, "raised ValueError: x")) == (
-        1,
-        "rank 1 of 2 raised ValueError: x\n\nrank 0 lost contact with another rank\n\nT",
-    )
+    both = "rank 1 of 2 raised ValueError: x\n\nrank 0 lost contact with another rank\n\nT"
+    assert told((1, lost), (1, "raised ValueError: x")) == (1, both)
     assert told((1, "raised A: x"), (1, "raised B: x"))[0] == 1  # the earlier one
+    assert told((1, "raised A: x"), (1, "raised A: x"))[0] == 0  # failing alike, always the first
     assert told((-signal.SIGABRT, None), (-signal.SIGKILL, None), (1, lost))[0] == 1
     assert told((1, lost), (-signal.SIGABRT, None), (None, None))[0] == 1
     assert told((None, None), (1, lost)) == (1, f"rank 1 of 2 {lost}\n\nrank 0 was still running\n\nT")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# launch: the parent is interrupted
-# ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("patience", "seconds"), [(5, 2), (0.5, 600)])
+def test_a_rank_that_lost_contact_waits_for_the_one_that_knows_why(monkeypatch, patience, seconds):
+    monkeypatch.setattr(distributed, "PATIENCE", patience)
+
+    def elsewhere():
+        time.sleep(seconds)
+        raise ValueError("slow to die")
+
+    def work():
+        if os.environ["RANK"] == "1":
+            elsewhere()
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer")
+
+    error = str(failure_of(work))
+    if seconds == 2:
+        assert error.startswith("rank 1 of 2 raised ValueError: slow to die\n\nrank 0 lost contact with another rank")
+    else:
+        assert error.startswith("rank 0 of 2 raised RuntimeError: [gloo/transport/tcp/pair.cc:1] Connection closed")
+        assert "rank 1 was still running\n\nrank 1 was at\n" in error and "in elsewhere" in error
 
 
 def interrupt(number):
@@ -410,52 +413,43 @@ def interrupt(number):
 
     def work():
         if os.environ["RANK"] == "0":
+            print("interrupting")
             os.kill(os.getppid(), number)
-        time.sleep(600)
+        time.sleep(600 if number != signal.SIGHUP else 0.5)
 
     return work
 
 
-def test_ctrl_c_ends_the_ranks_and_is_a_keyboard_interrupt():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            launch(interrupt(signal.SIGINT))
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_signal_that_the_caller_handles_reaches_its_handler(monkeypatch):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_ranks_and_reaches_the_callers_handler(number, capsys):
+    """Ctrl-C raises KeyboardInterrupt, SIGTERM finds no rank alive, and SIGHUP stays ignored."""
     seen = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(len(ranks_of(os.getpid()))))
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,  # a shell's background job ignores Ctrl-C
+        signal.SIGTERM: lambda number, frame: seen.append(len(ranks_of(os.getpid()))),
+        signal.SIGHUP: signal.SIG_IGN,
+    }
+    before = signal.signal(number, handlers[number])
     try:
-        with pytest.raises(RuntimeError, match="ended by SIGTERM"):
-            launch(interrupt(signal.SIGTERM))
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                launch(interrupt(number))
+        elif number == signal.SIGTERM:
+            assert str(failure_of(interrupt(number))) == "the launch was ended by SIGTERM"
+            assert seen == [0]  # the ranks were gone by then
+        else:
+            assert launch(interrupt(number)) == [None, None]
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert seen == [0]  # the ranks were gone by then
-
-
-def test_a_signal_that_the_caller_ignores_stays_ignored():
-    def work():
-        if os.environ["RANK"] == "0":
-            os.kill(os.getppid(), signal.SIGHUP)
-        return "done"
-
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert launch(work) == ["done", "done"]
-    finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+    assert "[rank 0] interrupting\n" in capsys.readouterr().out
 
 
 def test_ranks_end_themselves_when_their_parent_is_killed(tmp_path):
-    code = """
-        import pathlib, sys, time
-        from pytorch_course.distributed import launch
-        launch(lambda: (pathlib.Path(sys.argv[1], "up").touch(), time.sleep(600)))
-    """
-    code = textwrap.dedent(code).replace("sys.argv[1]", repr(str(tmp_path)))
+    code = f"""
+import pathlib, time
+from pytorch_course.distributed import launch
+launch(lambda: (pathlib.Path({str(tmp_path)!r}, "up").touch(), time.sleep(600)))
+"""
     environment = {**os.environ, "PYTHONPATH": str(SRC), "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
         wait_for((tmp_path / "up").exists)
@@ -466,76 +460,20 @@ def test_ranks_end_themselves_when_their_parent_is_killed(tmp_path):
         assert not list(tmp_path.glob("pytorch-course-*"))
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ranks_end_themselves_when_the_agent_could_not_start_them_all(monkeypatch):
-    from torch.distributed.elastic.multiprocessing import api
+def test_no_rank_is_left_when_another_could_not_be_started(monkeypatch):
+    start, pids = subprocess.Popen, []
 
-    start, pids = api.get_subprocess_handler, []
-
-    def start_only_rank_0(**arguments):
-        if arguments["local_rank_id"] == 1:
+    def start_only_one(*arguments, **options):
+        if pids:
             raise OSError("no more processes")
-        handler = start(**arguments)
-        pids.append(handler.proc.pid)
-        return handler
+        process = start(*arguments, **options)
+        pids.append(process.pid)
+        return process
 
-    monkeypatch.setattr(api, "get_subprocess_handler", start_only_rank_0)
+    monkeypatch.setattr(subprocess, "Popen", start_only_one)
     with pytest.raises(OSError, match="no more processes"):
         launch(time.sleep, 600)
     assert_dead(pids[0])
-
-
-def wait_for(condition, seconds=60):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-
-
-def assert_dead(pid):
-    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, seconds=5)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the program of a rank, run here
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_rank_leaves_a_result_or_an_error(tmp_path):
-    call = tmp_path / _worker.CALL
-    call.write_bytes(pickle.dumps((divmod, (7, 2), {})))
-    assert _worker.run(call, tmp_path)
-    assert pickle.loads((tmp_path / _worker.RESULT).read_bytes()) == (3, 1)
-    call.write_bytes(pickle.dumps((divmod, (7, 0), {})))
-    assert not _worker.run(call, tmp_path)
-    error = json.loads((tmp_path / _worker.ERROR).read_text())
-    assert error["headline"].startswith("raised ZeroDivisionError")
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_a_rank_ends_itself_when_the_folder_or_the_parent_is_gone(tmp_path, monkeypatch):
-    ended = []
-    monkeypatch.setattr(_worker, "WATCH", 0.01)
-    monkeypatch.setattr(os, "killpg", lambda *arguments: ended.append(arguments))
-    monkeypatch.setattr(os, "_exit", ended.append)
-    for name in ("orphan", "child"):
-        (tmp_path / name).mkdir()
-    _worker._watch(tmp_path / "gone", os.getppid())
-    _worker._watch(tmp_path / "orphan", os.getppid() + 1)
-    assert ended == [(os.getpid(), signal.SIGKILL), 1] * 2
-    assert not (tmp_path / "orphan").exists()
-    thread = threading.Thread(target=_worker._watch, args=(tmp_path / "child", os.getppid()), daemon=True)
-    thread.start()
-    thread.join(0.1)
-    assert thread.is_alive() and (tmp_path / "child").exists() and len(ended) == 4
-    monkeypatch.setattr(os, "getppid", lambda: 0)
-    thread.join(10)
-    assert len(ended) == 6
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# world
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_world_of_one_needs_no_group():
@@ -560,14 +498,11 @@ def test_a_world_of_one_needs_no_group():
 def announce(monkeypatch, **variables):
     for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    defaults = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    defaults = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in {**defaults, **variables}.items():
         monkeypatch.setenv(name, value)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def test_world_joins_an_announced_group_and_leaves_it_whatever_happens(monkeypatch):
@@ -590,10 +525,13 @@ def test_world_joins_an_announced_group_and_leaves_it_whatever_happens(monkeypat
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"WORLD_SIZE": "", "MASTER_PORT": ""}, r"RANK=0 announces a group, but WORLD_SIZE, MASTER_PORT is not set"),
-        ({"RANK": "first"}, "RANK is 'first', expected a whole number from 0"),
-        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', expected a whole number from 0"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 and WORLD_SIZE 2, expected a rank from 0 to 1"),
+        (
+            {"WORLD_SIZE": ""},
+            "RANK announces a group, but the environment has {'RANK': '0', 'WORLD_SIZE': '', 'LOCAL_RANK'",
+        ),
+        ({"RANK": "first"}, "'RANK': 'first'"),
+        ({"LOCAL_RANK": "-1"}, "'LOCAL_RANK': '-1', .* expected whole numbers, RANK below WORLD_SIZE"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "'RANK': '2', 'WORLD_SIZE': '2'"),
     ],
 )
 def test_half_an_announcement_is_refused(monkeypatch, variables, message):
@@ -615,10 +553,7 @@ def test_a_port_in_use_is_named(monkeypatch):
     with socket.create_server(("0.0.0.0", 0)) as server:
         port = server.getsockname()[1]
         announce(monkeypatch, MASTER_PORT=str(port))
-        with (
-            pytest.raises(RuntimeError, match=f"port {port} of 127.0.0.1 is taken by another program: choose"),
-            world(),
-        ):
+        with pytest.raises(RuntimeError, match=f"could not join the group at 127.0.0.1:{port} .*in use"), world():
             pass
 
 
@@ -629,7 +564,7 @@ def test_devices(monkeypatch):
 
     gpus(0)
     assert distributed._device(None, 0, 1) == torch.device("cpu")
-    with pytest.raises(RuntimeError, match="device is 'cuda', but torch finds no CUDA GPU here: pass device='cpu' or"):
+    with pytest.raises(RuntimeError, match="device is 'cuda' for 1 ranks, but torch finds 0 GPUs here"):
         distributed._device("cuda", 0, 1)
     gpus(2)
     assert distributed._device(None, 1, 2) == torch.device("cuda", 1)
@@ -637,9 +572,7 @@ def test_devices(monkeypatch):
     assert distributed._device("cpu", 1, 2) == torch.device("cpu")
     assert distributed._device("cuda", 1, 2) == torch.device("cuda", 1)
     assert distributed._device("cuda:0", 0, 1) == torch.device("cuda", 0)
-    with pytest.raises(
-        RuntimeError, match="device is 'cuda' for 3 ranks, but there are 2 GPUs, and each rank needs one"
-    ):
+    with pytest.raises(RuntimeError, match="but torch finds 2 GPUs here, and each rank needs one: pass device='cpu'"):
         distributed._device("cuda", 0, 3)
 
 
@@ -665,11 +598,10 @@ def test_two_processes_are_one_program():
     """One launch for all that needs a group: its operations, DDP, FSDP2, and who listens where."""
 
     def train(model, batches):
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for inputs, targets in batches:
-            optimizer.zero_grad()
+            model.zero_grad()
             torch.nn.functional.mse_loss(model(inputs), targets).backward()
-            optimizer.step()
+            torch.optim.SGD(model.parameters(), lr=0.1).step()
 
     def fresh():
         torch.manual_seed(0)
@@ -677,6 +609,9 @@ def test_two_processes_are_one_program():
 
     class Note:
         pass
+
+    (by_hand,) = (part for part in inspect.getdoc(world).split("\n\n") if part.startswith("    rank, local_rank"))
+    by_hand = textwrap.dedent(by_hand).replace("...", "answer['size'] = dist.get_world_size()")
 
     def work():
         from torch.distributed.device_mesh import init_device_mesh
@@ -714,9 +649,9 @@ def test_two_processes_are_one_program():
             facts["raised"] = dist.is_initialized()
         with world("cpu") as w:
             facts["again"] = w.mean(float(w.rank))
-        dist.init_process_group("gloo")  # without our help, as in the first lesson
-        facts["by hand"] = dist.get_world_size()
-        dist.destroy_process_group()
+        answer = {}
+        exec(by_hand, {"os": os, "torch": torch, "dist": dist, "answer": answer})
+        facts["by hand"] = answer["size"], dist.is_initialized()
         return facts
 
     results = launch(work)
@@ -739,7 +674,7 @@ def test_two_processes_are_one_program():
             "left": False,
             "raised": False,
             "again": 0.5,
-            "by hand": 2,
+            "by hand": (2, False),
         }
 
 
@@ -752,14 +687,13 @@ def test_the_rank_that_raised_is_named_and_not_the_one_that_lost_it():
                 raise ValueError("one is bad")
             w.mean(1.0)
 
-    with pytest.raises(LaunchError) as caught:
-        launch(work)
-    assert str(caught.value).startswith("rank 1 of 2 raised ValueError: one is bad\n\nrank 0 lost contact with another")
+    error = failure_of(work)
+    assert str(error).startswith("rank 1 of 2 raised ValueError: one is bad\n\nrank 0 lost contact with another")
 
 
-def test_restarts_recover_from_kills_slow(capsys):
-    """The regression test of the restart bug (pytorch issue 135712): a rank is killed in a group, again and again."""
-    kills = int(os.environ.get("PYTORCH_COURSE_KILLS", "5"))
+def test_restarts_recover_from_kills_in_a_group():
+    """The regression test of the restart bug (pytorch issue 135712)."""
+    kills = 2
 
     def work():
         with world("cpu") as w:
@@ -769,12 +703,8 @@ def test_restarts_recover_from_kills_slow(capsys):
             w.barrier()
             return w.restarts, first, w.gather(w.rank)
 
-    assert launch(work, max_restarts=kills, timeout=60 + 60 * kills) == [(kills, 0.5, [0, 1])] * 2
+    assert launch(work, max_restarts=kills, timeout=240) == [(kills, 0.5, [0, 1])] * 2
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# where launch and world run
-# ---------------------------------------------------------------------------------------------------------------------
 
 LESSON = '''
 """
@@ -808,7 +738,7 @@ print("results", [value for _, value in results])
 '''
 
 
-def test_a_plain_script_without_a_guard_and_without_a_network(run_script):
+def test_a_plain_script_without_a_guard_and_without_a_network(run, tmp_path):
     refuse = """
 import sys
 
@@ -820,34 +750,13 @@ def refuse(event, arguments):
 
 sys.addaudithook(refuse)
 """
-    done = run_script(refuse + LESSON)
+    (tmp_path / "script.py").write_text(refuse + LESSON)
+    done = run("-W", "error", "script.py")
     assert done.stdout == "[rank 0] hello from 0\n[rank 1] hello from 1\nresults [6.0, 6.0]\n"
     assert done.stderr == ""
 
 
-def test_sphinx_gallery_shows_values_and_output(tmp_path):
-    source, lessons = tmp_path / "docs", tmp_path / "gallery"
-    source.mkdir()
-    lessons.mkdir()
-    (lessons / "README.rst").write_text("Gallery\n=======\n")
-    (lessons / "plot_lesson.py").write_text(LESSON.lstrip())
-    (source / "index.rst").write_text("Site\n====\n\n.. toctree::\n\n   lessons/index\n")
-    (source / "conf.py").write_text(
-        'extensions = ["sphinx_gallery.gen_gallery"]\n'
-        f'sphinx_gallery_conf = {{"examples_dirs": {str(lessons)!r}, "gallery_dirs": "lessons", '
-        '"abort_on_example_error": True}\n'
-    )
-    command = [sys.executable, "-m", "sphinx", "-q", str(source), str(tmp_path / "html")]
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    page = (source / "lessons" / "plot_lesson.rst").read_text()
-    shown = "    [rank 0] hello from 0\n    [rank 1] hello from 1\n    results [6.0, 6.0]\n"
-    assert shown in page
-    assert "[W" not in page and "Warning" not in page and "elastic" not in page
-
-
-def test_a_notebook_shows_values_and_output(tmp_path):
+def test_a_notebook_shows_values_and_output(run, tmp_path):
     code = LESSON.replace("with world() as w:", "if True:\n        w = World()").replace(
         "launch, world", "launch, World"
     )
@@ -859,21 +768,18 @@ def test_a_notebook_shows_values_and_output(tmp_path):
         "import nbclient, nbformat; notebook = nbformat.read('lesson.ipynb', 4); "
         "nbclient.NotebookClient(notebook).execute(); nbformat.write(notebook, 'done.ipynb')"
     )
-    command = [sys.executable, "-c", execute]
-    environment = {**os.environ, "PYTHONPATH": str(SRC), "IPYTHONDIR": str(tmp_path / "ipython")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    run("-c", execute)
     outputs = json.loads((tmp_path / "done.ipynb").read_text())["cells"][0]["outputs"]
     text = "".join("".join(output["text"]) for output in outputs)
     assert text == "[rank 0] hello from 0\n[rank 1] hello from 0\nresults [1.0, 1.0]\n"
 
 
-def test_torchrun_starts_the_same_function(run_script):
-    code = """
-        from pytorch_course.distributed import world
+def test_torchrun_starts_the_same_function(run, tmp_path):
+    (tmp_path / "script.py").write_text("""
+from pytorch_course.distributed import world
 
-        with world() as w:
-            print(f"{w.gather((w.rank, w.size, w.restarts))} {w.mean(float(w.rank))}\\n", end="", flush=True)
-    """
-    done = run_script(code, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+with world() as w:
+    print(f"{w.gather((w.rank, w.size, w.restarts))} {w.mean(float(w.rank))}\\n", end="", flush=True)
+""")
+    done = run("-W", "error", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py")
     assert done.stdout == "[(0, 2, 0), (1, 2, 0)] 0.5\n" * 2

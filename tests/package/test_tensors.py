@@ -1,7 +1,5 @@
-import subprocess
-import sys
+import time
 from dataclasses import FrozenInstanceError
-from html.parser import HTMLParser
 from itertools import combinations, product
 
 import matplotlib
@@ -10,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pytorch_course.tensors import Broadcast, broadcast, layout, same_storage, storage_map
 
@@ -29,58 +26,29 @@ def cells_of(t):
     return torch.empty(0, dtype=t.dtype).set_(t.untyped_storage())
 
 
-# --- Random chains of views: each operation draws its arguments for the tensor that it meets. ---
+def upto(n, least=0):
+    return st.integers(least, n)
 
 
-def _slice(draw, t):
-    axis = draw(st.integers(0, t.ndim - 1))
-    start, stop = draw(st.integers(0, t.shape[axis])), draw(st.integers(0, t.shape[axis]))
-    return t[(slice(None),) * axis + (slice(start, stop, draw(st.integers(1, 3))),)]
-
-
-def _select(draw, t):
-    axis = draw(st.integers(0, t.ndim - 1))
-    return t.select(axis, draw(st.integers(0, t.shape[axis] - 1))) if t.shape[axis] else t
-
-
-def _narrow(draw, t):
-    axis = draw(st.integers(0, t.ndim - 1))
-    start = draw(st.integers(0, t.shape[axis]))
-    return t.narrow(axis, start, draw(st.integers(0, t.shape[axis] - start)))
-
-
-def _transpose(draw, t):
-    return t.transpose(draw(st.integers(0, t.ndim - 1)), draw(st.integers(0, t.ndim - 1)))
-
-
-def _permute(draw, t):
-    return t.permute(draw(st.permutations(range(t.ndim))))
-
-
-def _expand(draw, t):
-    sizes = [draw(st.integers(1, 3)) if size == 1 else size for size in t.shape]
-    return t.expand(*([draw(st.integers(1, 2))] if t.ndim < 5 else []), *sizes)
-
-
-def _unfold(draw, t):
-    axis = draw(st.integers(0, t.ndim - 1))
-    return t.unfold(axis, draw(st.integers(0, t.shape[axis])), draw(st.integers(1, 2))) if t.ndim < 5 else t
-
-
-def _unsqueeze(draw, t):
-    return t.unsqueeze(draw(st.integers(0, t.ndim))) if t.ndim < 5 else t
-
-
-def _reshape(draw, t):
-    divisors = [n for n in range(1, t.numel() + 1) if t.numel() % n == 0]
-    return t.reshape(draw(st.sampled_from(divisors)), -1) if divisors else t.reshape(-1)
-
-
-def _diagonal(_draw, t):
-    return t.diagonal() if t.ndim > 1 else t
-
-
-CHAIN = [_slice, _select, _narrow, _transpose, _permute, _expand, _unfold, _unsqueeze, _reshape, _diagonal]
+VIEWS = [  # each draws its arguments for the tensor that it meets, for an axis and its size
+    lambda draw, t, axis, size: t[
+        (slice(None),) * axis + (slice(draw(upto(size)), draw(upto(size)), draw(upto(3, 1))),)
+    ],
+    lambda draw, t, axis, size: t.select(axis, draw(upto(size - 1))) if size else t,
+    lambda draw, t, axis, size: t.narrow(axis, start := draw(upto(size)), draw(upto(size - start))),
+    lambda draw, t, axis, size: t.transpose(axis, draw(upto(t.ndim - 1))),
+    lambda draw, t, axis, size: t.permute(draw(st.permutations(range(t.ndim)))),
+    lambda draw, t, axis, size: t.expand(*(draw(upto(3, 1)) if n == 1 else n for n in t.shape)),
+    lambda draw, t, axis, size: t.expand(*(draw(upto(2, 1)), *t.shape)) if t.ndim < 5 else t,
+    lambda draw, t, axis, size: t.unfold(axis, draw(upto(size)), draw(upto(2, 1))) if t.ndim < 5 else t,
+    lambda draw, t, axis, size: t.unsqueeze(draw(upto(t.ndim))) if t.ndim < 5 else t,
+    lambda draw, t, axis, size: (
+        t.reshape(draw(st.sampled_from([n for n in (1, 2, 3) if t.numel() % n == 0])), -1)
+        if t.numel()
+        else t.reshape(-1)
+    ),
+    lambda draw, t, axis, size: t.diagonal() if t.ndim > 1 else t,
+]
 
 
 @st.composite
@@ -89,20 +57,20 @@ def view_chains(draw):
     dtype = draw(st.sampled_from([torch.float32, torch.int64, torch.uint8]))
     base = torch.arange(torch.Size(shape).numel(), dtype=dtype).reshape(shape)
     t = base
-    for operation in draw(st.lists(st.sampled_from(CHAIN), max_size=6)):
+    for operation in draw(st.lists(st.sampled_from(VIEWS), max_size=6)):
         if t.ndim and t.numel() < 300:
-            t = operation(draw, t)
+            axis = draw(st.integers(0, t.ndim - 1))
+            t = operation(draw, t, axis, t.shape[axis])
     return base, t
 
 
-@settings(deadline=None, derandomize=True, max_examples=2000)
+@settings(deadline=None, derandomize=True, max_examples=800)
 @given(view_chains())
 def test_layout_finds_every_element_of_every_view(chain):
     _, t = chain
     found = layout(t)
     assert (found.shape, found.stride, found.offset) == (t.shape, t.stride(), t.storage_offset())
-    assert (found.dtype, found.itemsize) == (t.dtype, t.element_size())
-    assert found.storage_bytes == t.untyped_storage().nbytes() == found.storage_length * found.itemsize
+    assert (found.dtype, found.storage * t.itemsize) == (t.dtype, t.untyped_storage().nbytes())
     assert found.contiguous is t.is_contiguous()
     indices = list(product(*map(range, t.shape)))
     addresses = [found.address(*index) for index in indices]
@@ -111,7 +79,7 @@ def test_layout_finds_every_element_of_every_view(chain):
     assert negative == addresses
 
 
-@settings(deadline=None, derandomize=True, max_examples=1200)
+@settings(deadline=None, derandomize=True, max_examples=500)
 @given(view_chains())
 def test_same_storage_says_whether_a_write_is_seen(chain):
     base, t = chain
@@ -123,7 +91,7 @@ def test_same_storage_says_whether_a_write_is_seen(chain):
     assert same_storage(t, t.clone()) is False
 
 
-@settings(deadline=None, derandomize=True, max_examples=500)
+@settings(deadline=None, derandomize=True, max_examples=300)
 @given(view_chains())
 def test_storage_map_touches_exactly_the_cells_that_a_write_changes(chain):
     base, t = chain
@@ -133,11 +101,9 @@ def test_storage_map_touches_exactly_the_cells_that_a_write_changes(chain):
         return
     cells_of(base).zero_()
     t.fill_(1)
-    changed = cells_of(base).nonzero().flatten().tolist()
     found = storage_map(base=base, view=t)
-    assert list(found.cells("view")) == changed
-    assert list(found.cells("base")) == list(range(base.numel()))
-    assert found.length == base.numel()
+    assert list(found.cells("view")) == cells_of(base).nonzero().flatten().tolist()
+    assert found.cells("base") == tuple(range(found.length)) == tuple(range(base.numel()))
 
 
 # --- Layout ---
@@ -156,8 +122,9 @@ def test_layout_prints_its_facts():
 
 
 def test_layout_of_one_byte_and_of_many_axes():
-    assert "dtype       torch.bool, 1 byte each\nstorage     1 cell, 1 byte\n" in str(layout(torch.tensor(True)))
-    assert str(layout(torch.tensor(True))).endswith("[] reads cell 0")
+    one = str(layout(torch.tensor(True)))
+    assert "dtype       torch.bool, 1 byte each\nstorage     1 cell, 1 byte\n" in one
+    assert one.endswith("[] reads cell 0")
     many = layout(torch.zeros(1, 1, 1, 1, 1, 1, 2))
     assert "[i0, i1, i2, i3, i4, i5, i6] reads cell 0 + 2*i0" in str(many)
 
@@ -192,7 +159,7 @@ def test_address_explains_bad_indices(index, message):
 def test_address_of_an_empty_axis_and_of_a_non_integer():
     with pytest.raises(IndexError, match="the axis is empty"):
         layout(torch.zeros(3, 0)).address(0, 0)
-    with pytest.raises(TypeError, match=r"index of axis 1 must be an int, got 1\.0"):
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
         layout(torch.zeros(3, 4)).address(0, 1.0)
 
 
@@ -206,23 +173,17 @@ def _freed():
     return t
 
 
-def _fake():
-    with FakeTensorMode():
-        return torch.ones(3)
-
-
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:Sparse CSR", "ignore:The PyTorch API of nested")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: [1, 2], TypeError, "must be a torch.Tensor, got list"),
         (lambda: np.ones(2), TypeError, "must be a torch.Tensor, got ndarray"),
-        (lambda: torch.eye(2).to_sparse(), TypeError, "layout torch.sparse_coo.*to_dense"),
-        (lambda: torch.eye(2).to_sparse_csr(), TypeError, "layout torch.sparse_csr.*to_dense"),
-        (lambda: torch.quantize_per_tensor(torch.eye(2), 0.1, 0, torch.quint8), TypeError, "quantised.*int_repr"),
-        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), TypeError, "nested.*unbind"),
-        (lambda: torch.zeros(2, device="meta"), ValueError, "no memory"),
-        (_fake, ValueError, "no memory"),
+        (lambda: torch.eye(2).to_sparse(), TypeError, "must be a dense tensor, got a torch.sparse_coo one"),
+        (lambda: torch.eye(2).to_sparse_csr(), TypeError, "must be a dense tensor, got a torch.sparse_csr one"),
+        (lambda: torch.quantize_per_tensor(torch.eye(2), 0.1, 0, torch.quint8), TypeError, "got a quantised one"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), TypeError, "got a nested one"),
+        (lambda: torch.zeros(2, device="meta"), ValueError, "must have memory of its own"),
         (_freed, ValueError, "reads up to cell 2, but its storage has 0 cells"),
     ],
 )
@@ -237,26 +198,10 @@ def test_tensors_without_a_plain_storage_are_named_and_refused(make, error, mess
             same_storage(torch.ones(2), t)
 
 
-def test_wrappers_inside_function_transforms_are_refused():
-    with pytest.raises(TypeError, match="t wraps another tensor"):
-        torch.vmap(lambda row: (layout(row), row)[1])(torch.ones(2, 3))
-    with pytest.raises(TypeError, match="t wraps another tensor"):
-        torch.func.grad(lambda x: (layout(x), x.sum())[1])(torch.ones(3))
-
-
-class Hollow(torch.Tensor):
-    """A wrapper whose storage object has no memory, as distributed tensors have."""
-
-    @staticmethod
-    def __new__(cls):
-        return torch.Tensor._make_wrapper_subclass(cls, (2,))
-
-    __torch_dispatch__ = None
-
-
-def test_hollow_wrappers_are_refused():
-    with pytest.raises(TypeError, match="t wraps another tensor"):
-        layout(Hollow())
+@pytest.mark.parametrize("transform", [torch.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())])
+def test_wrappers_inside_function_transforms_are_refused(transform):
+    with pytest.raises(ValueError, match=r"t must have memory of its own; .* wraps another tensor"):
+        transform(lambda x: (layout(x), x)[1])(torch.ones(2, 3))
 
 
 def test_parameters_and_tensors_with_a_graph_are_fine():
@@ -293,18 +238,11 @@ def test_views_of_another_dtype_share_a_storage():
 # --- StorageMap ---
 
 
-def test_map_of_views_with_different_element_sizes():
+def test_map_needs_elements_of_one_size():
     z = torch.zeros(2, dtype=torch.complex64)
-    found = storage_map(z=z, real=z.real, bytes=z.view(torch.uint8)[8:10])
-    assert (found.length, found.itemsize) == (16, 1)
-    assert found.cells("z") == tuple(range(16))
-    assert found.cells("real") == (0, 1, 2, 3, 8, 9, 10, 11)
-    assert found.cells("bytes") == (8, 9)
-    assert str(storage_map(z=z, imag=z.imag)) == (
-        "storage  0  1  2  3\n"
-        "z        0  0  1  1\n"
-        "imag     .  0  .  1"
-    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^real is torch.float32, but z is torch.complex64: .* one size$"):
+        storage_map(z=z, real=z.real)
+    assert storage_map(real=z.real, integers=z.real.view(torch.int32)).length == 4
 
 
 def test_map_counts_the_elements_that_read_one_cell():
@@ -326,24 +264,15 @@ def test_map_wraps_into_equal_lines():
     assert numbers == [str(cell) for cell in range(24)]
 
 
-def test_map_never_cuts_an_element():
-    z = torch.zeros(10, dtype=torch.complex128)
-    found = storage_map(z=z, shorts=z.view(torch.int64)[:3])
-    assert [len(line) for line in found._lines(most=7)] == [6, 6, 6, 2]
-    odd = torch.zeros(6, dtype=torch.uint8)
-    short = storage_map(all=odd, word=odd[:4].view(torch.int32))
-    assert [list(line) for line in short._lines(most=4)] == [[0, 1, 2, 3], [4, 5]]
-
-
 def test_map_of_a_long_storage_is_summed_up():
     x = torch.zeros(5, 20)
     assert str(storage_map(x=x, one=x[0, 3], column=x[:, 3], block=x[:2, :2], none=x[:0])) == (
         "storage  100 cells of 4 bytes\n"
-        "x        100 cells, 0 to 99\n"
-        "one      cell 3\n"
-        "column   5 cells, 3 to 83, step 20\n"
-        "block    4 cells, 0 to 21, with gaps\n"
-        "none     no cells"
+        "x        100 elements in cells 0 to 99\n"
+        "one      1 element in cell 3\n"
+        "column   5 elements in cells 3 to 83\n"
+        "block    4 elements in cells 0 to 21\n"
+        "none     no elements"
     )
 
 
@@ -351,12 +280,10 @@ def test_map_of_an_empty_storage():
     assert str(storage_map(x=torch.zeros(0))) == "storage\nx      "
 
 
-def test_map_names_the_odd_ones_out():
+def test_map_names_the_odd_one_out():
     x = torch.zeros(4)
-    with pytest.raises(ValueError, match=r"^stray does not share the storage of x, view$"):
-        storage_map(stray=x.clone(), x=x, view=x[1:])
-    with pytest.raises(ValueError, match=r"^a, b do not share the storage of x, view$"):
-        storage_map(x=x, a=x.clone(), view=x[1:], b=x.clone())
+    with pytest.raises(ValueError, match=r"^stray does not share the storage of x$"):
+        storage_map(x=x, view=x[1:], stray=x.clone())
     with pytest.raises(ValueError, match="at least one named tensor"):
         storage_map()
 
@@ -367,9 +294,27 @@ def test_map_names_the_views_it_knows():
         storage_map(x=x, tail=x[2:]).cells("y")
 
 
+@pytest.mark.parametrize(
+    ("t", "text"),
+    [
+        (torch.zeros(1000, 1000), "storage  1000000 cells of 4 bytes\nx        1000000 elements in cells 0 to 999999"),
+        (torch.zeros(1).expand(3_000_000), "storage         0\nx        ×3000000"),
+        (
+            torch.zeros(40).expand(10**12, 40),
+            f"storage  40 cells of 4 bytes\nx        {40 * 10**12} elements in cells 0 to 39",
+        ),
+    ],
+)
+def test_printing_a_map_does_not_take_longer_for_more_elements(t, text):
+    start = time.process_time()
+    assert str(storage_map(x=t)) == text
+    assert time.process_time() - start < 0.2
+
+
 def test_map_of_a_hugely_expanded_tensor_is_cheap():
-    x = torch.zeros(2)
-    assert storage_map(x=x.expand(10**12, 2)).cells("x") == (0, 1)
+    x = torch.zeros(2).expand(10**12, 2)
+    assert storage_map(x=x).cells("x") == (0, 1)
+    assert [text.get_text() for text in storage_map(x=x).plot().texts][-2:] == [f"×{10**12}"] * 2
 
 
 # --- Broadcast ---
@@ -384,7 +329,7 @@ def torch_agrees(shapes):
         return None
 
 
-@settings(deadline=None, derandomize=True, max_examples=2000)
+@settings(deadline=None, derandomize=True, max_examples=800)
 @given(shape_lists)
 def test_broadcast_agrees_with_torch(shapes):
     found = broadcast(*shapes)
@@ -396,19 +341,7 @@ def test_broadcast_agrees_with_torch(shapes):
     assert found.clash == max(refused, default=None)
 
 
-@settings(deadline=None, derandomize=True, max_examples=500)
-@given(shape_lists.filter(bool))
-def test_broadcast_agrees_with_real_tensors(shapes):
-    found = broadcast(*shapes)
-    tensors = [torch.zeros(shape, device="meta") for shape in shapes]
-    if found.result is None:
-        with pytest.raises(RuntimeError):
-            torch.broadcast_tensors(*tensors)
-    else:
-        assert {tuple(t.shape) for t in torch.broadcast_tensors(*tensors)} == {found.result}
-
-
-@settings(deadline=None, derandomize=True, max_examples=500)
+@settings(deadline=None, derandomize=True, max_examples=300)
 @given(shape_lists)
 def test_broadcast_prints_every_size_in_its_column(shapes):
     found = broadcast(*shapes)
@@ -472,83 +405,9 @@ def test_broadcast_explains_bad_shapes(shapes, error, message):
         broadcast(*shapes)
 
 
-# --- HTML ---
-
-
-class Page(HTMLParser):
-    """Collects tags and text, and checks that every tag is closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.texts, self.rows = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.open.append(tag)
-        self.tags.append((tag, dict(attrs)))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
-
-
-x = torch.zeros(3, 4)
-INSPECTORS = {
-    "layout": layout(x[1:, ::2]),
-    "map": storage_map(x=x, column=x[:, 1]),
-    "long map": storage_map(y=torch.zeros(100)),
-    "broadcast": broadcast((3, 1), 4),
-    "clash": broadcast((2, 3), 4),
-}
-
-
-@pytest.mark.parametrize("name", INSPECTORS)
-def test_html_is_an_accessible_table_without_looks(name):
-    page = Page(INSPECTORS[name]._repr_html_())
-    tags = [tag for tag, _ in page.tags]
-    assert tags[:2] == ["table", "caption"]
-    assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
-    assert all(attributes.keys() <= {"class", "scope"} for _, attributes in page.tags)
-    classes = [word for _, attributes in page.tags for word in attributes.get("class", "").split()]
-    assert all(word.startswith("pc-") for word in classes)
-    assert len({len(row) for row in page.rows}) == 1
-
-
-def test_html_of_a_map_marks_the_touched_cells():
-    found = INSPECTORS["map"]
-    page = Page(found._repr_html_())
-    assert page.rows[0] == ["storage", *map(str, range(12))]
-    assert page.rows[2] == ["column", "", "0", "", "", "", "1", "", "", "", "2", "", ""]
-    marks = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
-    assert marks[:12] == ["pc-touched pc-view-1"] * 12
-    assert [cell for cell, mark in enumerate(marks[12:]) if mark] == [1, 5, 9]
-
-
-def test_html_of_a_broadcast_marks_what_happens():
-    marks = [a["class"] for tag, a in Page(broadcast((3, 1), 4)._repr_html_()).tags if tag == "td"]
-    assert marks == ["pc-size", "pc-stretched", "pc-added", "pc-size", "pc-size", "pc-size"]
-    marks = [a["class"] for tag, a in Page(broadcast((2, 3), 4, (1, 1))._repr_html_()).tags if tag == "td"]
-    assert marks == ["pc-size", "pc-clash", "pc-added", "pc-clash", "pc-stretched", "pc-size"]
-
-
-def test_html_escapes_names():
-    assert "<b>" not in storage_map(**{"<b>": torch.zeros(2)})._repr_html_()
-    assert "<b>" not in storage_map(**{"<b>": torch.zeros(200)})._repr_html_()
-
-
 # --- Drawings ---
 
-z = torch.zeros(2, 3, dtype=torch.complex64)
+x = torch.zeros(3, 4)
 DRAWINGS = {
     "matrix": layout(x),
     "transposed": layout(x.t()),
@@ -565,7 +424,6 @@ DRAWINGS = {
     "5-d": layout(torch.zeros(2, 2, 2, 2, 2)),
     "map": storage_map(x=x, row=x[1], column=x[:, 1], turned=x.t(), none=x[:0]),
     "long map": storage_map(a_rather_long_name=torch.zeros(2, 16)),
-    "complex map": storage_map(z=z, real=z.real, imag=z.imag),
     "empty map": storage_map(x=torch.zeros(0)),
     "stretch": broadcast((8, 1, 6, 1), (7, 1, 5)),
     "clash": broadcast((2, 3, 4), (5, 1), (6, 4)),
@@ -614,8 +472,8 @@ def test_drawing_has_no_clipped_and_no_overlapping_text(name):
 def test_layout_drawing_shows_every_address_and_every_reader(chain):
     _, t = chain
     found = layout(t)
-    if max(t.numel(), found.storage_length) > 32:
-        with pytest.raises(ValueError, match=r"plot\(\) can draw 32 cells"):
+    if max(t.numel(), found.storage) > 32:
+        with pytest.raises(ValueError, match=r"plot\(\) draws 32 cells"):
             found.plot()
         return
     ax = found.plot()
@@ -664,9 +522,9 @@ def test_crowded_cells_say_how_many_more_read_them():
 
 
 def test_drawing_refuses_what_cannot_be_read():
-    with pytest.raises(ValueError, match=r"32 cells, but the tensor has 2 elements and its storage 33 cells"):
+    with pytest.raises(ValueError, match=r"plot\(\) draws 32 cells, not 2 elements in 33 cells"):
         layout(torch.zeros(33)[:2]).plot()
-    with pytest.raises(ValueError, match=r"32 cells, but the tensor has 33 elements and its storage 1 cells"):
+    with pytest.raises(ValueError, match=r"plot\(\) draws 32 cells, not 33 elements in 1 cells"):
         layout(torch.zeros(1).expand(33)).plot()
     with pytest.raises(ValueError, match=r"32 cells, but the storage has 33; print\(\) it instead"):
         storage_map(x=torch.zeros(33)).plot()
@@ -676,25 +534,23 @@ def test_clash_is_vermilion_and_stretch_is_hatched():
     ax = broadcast((2, 3, 1), (4, 5)).plot()
     colour = dict(cells_in(ax))
     assert {text for text, c in colour.items() if c == "#d55e00"} == {"3", "4"}
-    assert ax.lines  # the hatch of "1 → 5"
-    assert not broadcast((2, 3), (2, 3)).plot().lines
+    assert [patch.get_hatch() for patch in ax.patches].count("///") == 2  # "1 → 5" and the legend
+    assert not any(patch.get_hatch() for patch in broadcast((2, 3), (2, 3)).plot().patches)
+
+
+def test_a_size_of_one_on_a_clashing_axis_is_no_clash():
+    colour = dict(cells_in(broadcast((3,), (4,), (1,)).plot()))
+    assert colour["3"] == colour["4"] == "#d55e00" != colour["1"]
 
 
 def test_nothing_is_printed_or_changed(capsys):
     t = torch.arange(12.0).reshape(3, 4)
-    before, version = t.clone(), t._version
+    before = t.clone()
     for inspector in (layout(t), storage_map(t=t, turned=t.t()), broadcast(t.shape, 4)):
-        str(inspector), repr(inspector), inspector._repr_html_(), inspector.plot()
+        str(inspector), repr(inspector), inspector.plot()
     same_storage(t, t.t())
     assert torch.equal(t, before)
-    assert t._version == version
     assert capsys.readouterr() == ("", "")
-
-
-def test_import_does_not_load_matplotlib():
-    code = "import sys, pytorch_course.tensors; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 def test_broadcast_is_plain_data():

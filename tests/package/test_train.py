@@ -1,5 +1,6 @@
-"""Tests of `pytorch_course.train`. Run as a script, this file is the training run that a test kills again and again."""
+"""Tests of `pytorch_course.train` and `state`. Run as a script, this file is the run that a test kills again and again."""
 
+import contextlib
 import copy
 import hashlib
 import importlib.util
@@ -26,13 +27,19 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from pytorch_course.checkpoint import CheckpointError, Checkpoints
 from pytorch_course.data import loader
 from pytorch_course.distributed import launch, world
+from pytorch_course.evaluate import evaluate
 from pytorch_course.rng import rng_state, set_rng_state
-from pytorch_course.train import NonFiniteError, Step, TrainState, train
+from pytorch_course.state import TrainState
+from pytorch_course.train import NonFiniteError, Step, train
 
 ROOT = Path(__file__).parents[2]
 N, BATCH, EPOCHS = 75, 16, 4
 STEPS = EPOCHS * 5
-loss_fn = nn.CrossEntropyLoss()
+
+
+def loss_fn(model, batch):
+    x, y = batch
+    return nn.functional.cross_entropy(model(x), y)
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +109,7 @@ def expected():
     for _ in range(EPOCHS):
         for x, y in data:
             state.optimizer.zero_grad()
-            loss_fn(state.model(x), y).backward()
+            loss_fn(state.model, (x, y)).backward()
             state.optimizer.step()
             state.scheduler.step()
     return fingerprint(state.model)
@@ -114,7 +121,7 @@ def expected():
 def test_the_weights_are_those_of_the_loop_written_by_hand(expected):
     state = new_state()
     assert finish(state) == expected
-    assert (state.step, state.epoch, state.batch, state.skipped) == (STEPS, EPOCHS, 0, 0)
+    assert (state.step, state.epoch, state.batch) == (STEPS, EPOCHS, 0)
 
 
 def test_clipping_autocast_and_scaling_are_those_of_the_loop_written_by_hand(expected):
@@ -122,7 +129,7 @@ def test_clipping_autocast_and_scaling_are_those_of_the_loop_written_by_hand(exp
     for x, y in batches():
         by_hand.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_fn(by_hand.model(x), y)
+            loss = loss_fn(by_hand.model, (x, y))
         scaler.scale(loss).backward()
         scaler.unscale_(by_hand.optimizer)
         nn.utils.clip_grad_norm_(by_hand.model.parameters(), 0.1)
@@ -131,7 +138,7 @@ def test_clipping_autocast_and_scaling_are_those_of_the_loop_written_by_hand(exp
         by_hand.scheduler.step()
     ours, plain = new_state(), new_state()
     ours.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    assert finish(ours, epochs=1, clip=0.1, autocast=torch.bfloat16) == fingerprint(by_hand.model)
+    assert finish(ours, epochs=1, max_grad_norm=0.1, autocast=torch.bfloat16) == fingerprint(by_hand.model)
     assert finish(plain, epochs=1) != fingerprint(by_hand.model)
 
 
@@ -203,7 +210,34 @@ def test_a_part_that_was_frozen_in_evaluation_mode_stays_so():
     for _ in train(state, batches(), loss_fn, epochs=1):
         assert state.model.training
         assert not state.model[1].training
+        state.model.eval()  # a body that looks at the model and forgets to put it back
     assert torch.equal(state.model[1].running_mean, torch.zeros(16))
+
+
+def test_evaluation_of_the_training_batches_in_the_body_does_no_harm(expected):
+    state, data = new_state(), batches()
+    for step in train(state, data, loss_fn, epochs=EPOCHS):
+        if step.number % 3 == 0:
+            evaluate(
+                state.model, data, {"loss": lambda output, y: nn.functional.cross_entropy(output, y, reduction="none")}
+            )
+    assert fingerprint(state.model) == expected
+
+
+def test_parameters_come_from_the_optimizer():
+    """Those of the loss are clipped, and so is a layer that the body adds."""
+    torch.manual_seed(0)
+    model, centres = linear(), nn.Linear(3, 3)
+    optimizer = torch.optim.SGD([*model.parameters(), *centres.parameters()], lr=0.1)
+    state = TrainState(model, optimizer, centres=centres)
+
+    def loss_fn(model, batch):
+        return 100 * nn.functional.cross_entropy(centres(model(batch[0])), batch[1])
+
+    for _ in train(state, batches(), loss_fn, epochs=1, max_grad_norm=0.01):
+        norm = nn.utils.get_total_norm([p.grad for p in [*model.parameters(), *centres.parameters()]])
+        assert norm == pytest.approx(0.01, rel=1e-3)
+    assert state.step == 5
 
 
 def test_gradients_left_behind_are_not_used(expected):
@@ -211,11 +245,20 @@ def test_gradients_left_behind_are_not_used(expected):
     for parameter in state.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     assert finish(state) == expected
-    assert all(parameter.grad is None for parameter in state.model.parameters())
+
+
+def test_the_body_sees_the_gradients_of_the_update_and_their_norm():
+    state = new_state(make_model=linear)
+    for step in train(state, batches(), loss_fn, epochs=1, max_grad_norm=0.01):
+        clipped = nn.utils.get_total_norm([parameter.grad for parameter in state.model.parameters()])
+        assert step.grad_norm > 0.01
+        assert clipped == pytest.approx(0.01, rel=1e-3)
+    assert state.model.weight.grad is not None
+    assert next(train(state, batches(), loss_fn, epochs=2)).grad_norm is None
 
 
 def test_a_list_of_batches_will_do_and_goes_on_where_it_was():
-    data = [(x, y) for x, y in loader(samples(), BATCH)]
+    data = [(x, y) for x, y in loader(samples(), BATCH, seed=0)]
     whole = new_state()
     finish(whole, data, epochs=2)
     state = new_state()
@@ -235,7 +278,12 @@ def test_samplers_of_torch_are_told_the_epoch():
 def test_a_model_without_parameters_trains_nothing_but_runs():
     w = torch.ones(1, requires_grad=True)
     state = TrainState(nn.Identity(), torch.optim.SGD([w], lr=0.1))
-    (step,) = train(state, [(torch.ones(1), torch.zeros(1))], lambda x, y: (w * x - y).square().mean(), epochs=1)
+    (step,) = train(
+        state,
+        [(torch.ones(1), torch.zeros(1))],
+        lambda model, batch: (w * batch[0] - batch[1]).square().mean(),
+        epochs=1,
+    )
     assert step.loss == 1
     assert w.item() == pytest.approx(0.8)
 
@@ -243,29 +291,89 @@ def test_a_model_without_parameters_trains_nothing_but_runs():
 # accumulation
 
 
-def accumulated(n, batch, accumulate, clip=None):
+def small_model():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.5))
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def with_gaps(n=N):
+    """Labels of which some do not count; how many differs from batch to batch."""
     x, y = samples(n).tensors
-    data = loader(TensorDataset(x.double(), y), batch, seed=1)
-    steps = list(train(state, data, loss_fn, epochs=2, accumulate=accumulate, clip=clip))
+    y = y.clone()
+    y[::2][torch.arange(len(y[::2])) < n // 3] = -100
+    return TensorDataset(x.double(), y)
+
+
+def mean_loss(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def sum_and_count(model, batch):
+    x, y = batch
+    return nn.functional.cross_entropy(model(x), y, reduction="sum"), (y != -100).sum()
+
+
+def accumulated(data, loss_fn, batch, accumulation_steps):
+    model = small_model()
+    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.5))
+    batches = loader(data, batch, seed=1)
+    options = {"accumulation_steps": accumulation_steps, "max_grad_norm": 0.3}
+    steps = list(train(state, batches, loss_fn, epochs=2, **options))
     return steps, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
-@given(n=st.integers(32, 90), accumulate=st.integers(1, 8))
-def test_accumulated_batches_equal_the_large_batch(n, accumulate):
-    small, weights = accumulated(n, 4, accumulate, clip=0.3)
-    large, expected = accumulated(n, 4 * accumulate, 1, clip=0.3)
+@given(n=st.integers(32, 90), accumulation_steps=st.integers(1, 8), masked=st.booleans())
+def test_accumulated_batches_equal_the_large_batch(n, accumulation_steps, masked):
+    x, y = samples(n).tensors
+    data, loss = (with_gaps(n), sum_and_count) if masked else (TensorDataset(x.double(), y), mean_loss)
+    small, weights = accumulated(data, loss, 4, accumulation_steps)
+    large, expected = accumulated(data, loss, 4 * accumulation_steps, 1)
     torch.testing.assert_close(weights, expected, rtol=1e-12, atol=1e-12)
     assert [step.end_of_epoch for step in small] == [step.end_of_epoch for step in large]
     torch.testing.assert_close(torch.stack([step.loss for step in small]), torch.stack([step.loss for step in large]))
 
 
+def test_the_mean_over_what_a_mask_leaves_needs_its_count():
+    """The check above would notice: with the mean of each batch, windows differ from the large batch."""
+    _, weights = accumulated(with_gaps(), mean_loss, 8, 2)
+    _, expected = accumulated(with_gaps(), mean_loss, 16, 1)
+    assert (weights - expected).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_batches_of_any_kind_count_their_samples(kind):
+    x, y = samples(10).tensors
+    parts = [(x[:6].double(), y[:6]), (x[6:].double(), y[6:])]
+    data = [{"mask": None, "x": a, "y": b} if kind == "dict" else [[a], b] for a, b in parts]
+
+    def loss_fn(model, batch):
+        pair = (batch["x"], batch["y"]) if kind == "dict" else (batch[0][0], batch[1])
+        return mean_loss(model, pair)
+
+    models = [small_model(), small_model()]
+    states = [TrainState(model, torch.optim.SGD(model.parameters(), lr=0.5)) for model in models]
+    list(train(states[0], data, loss_fn, epochs=1, accumulation_steps=2))
+    list(train(states[1], [(x.double(), y)], mean_loss, epochs=1))
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict())
+
+
+def test_a_bare_tensor_reaches_the_loss_as_it_is():
+    model = nn.Linear(6, 6)
+    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    shapes = []
+
+    def loss_fn(model, batch):
+        shapes.append(tuple(batch.shape))
+        return (model(batch) - batch).square().mean()
+
+    list(train(state, list(samples(5).tensors[0].split(2)), loss_fn, epochs=1))
+    assert shapes == [(2, 6), (2, 6), (1, 6)]
+
+
 def test_the_scheduler_goes_with_the_updates_not_with_the_batches():
     state = new_state()
-    steps = list(train(state, batches(), loss_fn, epochs=2, accumulate=2))
+    steps = list(train(state, batches(), loss_fn, epochs=2, accumulation_steps=2))
     assert [(step.number, step.batch) for step in steps] == [(1, 2), (2, 4), (3, 5), (4, 2), (5, 4), (6, 5)]
     assert state.scheduler.last_epoch == 6
 
@@ -275,7 +383,7 @@ def test_the_scheduler_goes_with_the_updates_not_with_the_batches():
 
 def poisoned(*where):
     """Batches in which some inputs are not finite."""
-    data = [(x.clone(), y) for x, y in loader(samples(), BATCH)]
+    data = [(x.clone(), y) for x, y in loader(samples(), BATCH, seed=0)]
     for batch in where:
         data[batch][0][0, 0] = float("nan")
     return data
@@ -314,55 +422,38 @@ def test_the_error_leads_to_the_batch():
     assert any(torch.equal(row, x[40]) for row in next(iter(data))[0])
 
 
-def test_updates_can_be_skipped_and_are_counted():
-    state = new_state(make_model=linear)
-    steps = list(train(state, poisoned(1, 4), loss_fn, epochs=1, nonfinite="skip"))
-    assert [bool(step.loss.isfinite()) for step in steps] == [True, False, True, True, False]
-    assert [step.end_of_epoch for step in steps] == [False] * 4 + [True]
-    assert (state.step, state.skipped, state.scheduler.last_epoch) == (5, 2, 3)
-    without = new_state(make_model=linear)
-    clean = poisoned()
-    assert fingerprint(state.model) == finish(without, [clean[i] for i in (0, 2, 3)], epochs=1)
+def infinite_slope(model, batch):
+    """A loss of 0 whose gradient is NaN."""
+    return (model(batch[0]).sum() * 0).sqrt()
 
 
-@pytest.mark.usefixtures("_group")
-def test_a_group_agrees_on_what_is_skipped():
-    state = new_state(make_model=linear)
-    finish(state, poisoned(1, 4), epochs=1, nonfinite="skip")
-    assert (state.step, state.skipped) == (5, 2)
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_gradient_that_is_not_finite_stops_before_the_update_too(max_grad_norm, dtype):
+    state = new_state(make_model=lambda: linear().to(dtype))
+    before = copy.deepcopy(state.model.state_dict())
+    run = train(state, [(torch.ones(1, 6, dtype=dtype),)], infinite_slope, epochs=1, max_grad_norm=max_grad_norm)
+    with pytest.raises(NonFiniteError, match=r"^the gradient of weight, bias is not finite at step 1"):
+        next(run)
+    torch.testing.assert_close(state.model.state_dict(), before, rtol=0, atol=0)
+    assert state.step == 0
 
 
-def test_nobody_looks_if_told_so():
-    state = new_state(make_model=linear)
-    steps = list(train(state, poisoned(1), loss_fn, epochs=1, nonfinite="ignore", clip=1.0))
-    assert len(steps) == 5
-    assert state.model.weight.isnan().all()
-
-
-@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
-def test_with_clipping_the_gradient_is_looked_at_too(nonfinite):
-    state = new_state(make_model=linear)
-
-    def infinite_slope(output, target):
-        return (output.sum() * 0).sqrt()
-
-    before = fingerprint(state.model)
-    run = train(state, [(torch.ones(1, 6), torch.ones(1))], infinite_slope, epochs=1, clip=1.0, nonfinite=nonfinite)
-    if nonfinite == "skip":
-        assert len(list(run)) == state.skipped == 1
-    else:
-        with pytest.raises(NonFiniteError, match="the norm of the gradient is nan at step 1"):
-            next(run)
-    assert fingerprint(state.model) == before
+def test_large_gradients_of_half_precision_are_finite():
+    state = new_state(make_model=lambda: linear().half())
+    x = torch.full((4, 6), 150.0).half()
+    step = next(train(state, [x], lambda model, batch: 100 * model(batch).float().sum(), epochs=1))
+    assert step.number == 1
+    assert state.model.weight.grad.sum().isinf()  # in half precision the sum would not be
 
 
 def test_a_scaler_that_finds_an_overflow_skips_the_update():
     state = new_state(make_model=linear)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # the largest power of two in float32
     before = fingerprint(state.model)
-    step = next(train(state, batches(), lambda output, target: 100 * loss_fn(output, target), epochs=1, clip=1.0))
+    step = next(train(state, batches(), lambda model, batch: 100 * loss_fn(model, batch), epochs=1, max_grad_norm=1.0))
     assert step.loss.isfinite()
-    assert (state.step, state.skipped, state.scheduler.last_epoch) == (1, 1, 0)
+    assert (state.step, state.scheduler.last_epoch) == (1, 0)
     assert fingerprint(state.model) == before
     assert state.scaler.get_scale() == 2.0**126
 
@@ -374,14 +465,13 @@ def test_errors_keep_their_text_and_say_where_they_happened():
         finish(state, data)
     (note,) = caught.value.__notes__
     assert note == (
-        "This was step 3, epoch 0, with the model on cpu and the batch ((16, 5) float32 cpu, (16,) int64 cpu)."
+        "This was loss_fn(model, batch) at step 3, epoch 0, with the model on cpu and the batch ((16, 5) float32 cpu, (16,) int64 cpu)."
     )
 
 
 @pytest.mark.parametrize(
     ("batch", "kind", "text"),
     [
-        (torch.zeros(3, 6), ValueError, "the batch (3, 6) float32 cpu."),
         ({"x": torch.zeros(2), "y": 3, "z": None}, ValueError, "the batch {x: (2,) float32 cpu, y: int, z: NoneType}."),
         ((torch.zeros(2, 6), torch.ones(2)), RuntimeError, "the batch ((2, 6) float32 cpu, (2,) float32 cpu)."),
     ],
@@ -398,29 +488,77 @@ class Liar(list):
 
 
 def test_loaders_with_wrong_lengths():
-    state = new_state()
-    with pytest.raises(ValueError, match="the loader has a length of 7 batches, but epoch 0 ended after 5"):
+    state = new_state(schedule=False)
+    with pytest.raises(ValueError, match="batches has a length of 7, but epoch 0 ended after 5"):
         finish(state, Liar(batches()))
     state.batch = 5
-    with pytest.raises(ValueError, match="the state is at batch 5 of epoch 0, but the loader has 5 batches"):
-        finish(state)
-    with pytest.raises(ValueError, match="the loader has 0 batches"):
-        finish(new_state(), [])
+    with pytest.raises(ValueError, match="the state is at batch 5 of epoch 0, but batches has 5"):
+        train(state, batches(), loss_fn, epochs=1)
+    with pytest.raises(ValueError, match="batches has 0"):
+        train(new_state(), [], loss_fn, epochs=1)
+    with pytest.raises(TypeError, match="batches is a generator without a length"):
+        train(new_state(), (batch for batch in batches()), loss_fn, epochs=1)
+
+
+def schedule(make):
+    state = new_state(schedule=False)
+    state.scheduler = make(state.optimizer)
+    return state
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("state", "option", "error", "message"),
     [
-        ({"epochs": -1}, "epochs is -1"),
-        ({"accumulate": 0}, "accumulate is 0"),
-        ({"clip": 0.0}, "clip is 0.0"),
-        ({"clip": float("nan")}, "clip is nan"),
-        ({"nonfinite": "hide"}, "nonfinite is 'hide', expected 'raise', 'skip' or 'ignore'"),
+        (new_state, {"epochs": -7}, ValueError, "epochs is -7"),
+        (new_state, {"epochs": 1.5}, ValueError, "epochs is 1.5"),
+        (new_state, {"accumulation_steps": 0}, ValueError, "accumulation_steps is 0"),
+        (new_state, {"max_grad_norm": 0.0}, ValueError, "max_grad_norm is 0.0"),
+        (new_state, {"max_grad_norm": float("nan")}, ValueError, "max_grad_norm is nan"),
+        (new_state, {"autocast": torch.float16}, ValueError, "torch.float16 without a scaler"),
+        (lambda: new_state(make_optimizer=torch.optim.LBFGS), {}, TypeError, "LBFGS.*with a closure"),
+        (
+            lambda: schedule(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS)),
+            {},
+            ValueError,
+            "T_max of the scheduler is 4, but it is stepped once per update and 4 epochs end after 20 updates",
+        ),
+        (
+            lambda: schedule(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=19)),
+            {},
+            ValueError,
+            "total_steps of the scheduler is 19",
+        ),
+        (
+            lambda: schedule(torch.optim.lr_scheduler.ReduceLROnPlateau),
+            {},
+            TypeError,
+            "ReduceLROnPlateau, which needs a measurement",
+        ),
     ],
 )
-def test_bad_options(option, message):
-    with pytest.raises(ValueError, match=message):
-        finish(new_state(), **option)
+def test_what_cannot_work_is_refused_at_the_call(state, option, error, message):
+    state = state()
+    before = copy.deepcopy(state.model.state_dict())
+    with pytest.raises(error, match=message):
+        train(state, batches(), loss_fn, **{"epochs": EPOCHS, **option})  # never iterated
+    torch.testing.assert_close(state.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_schedule_that_fits_is_not_refused():
+    state = schedule(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=10))
+    finish_at(state, 3, epochs=2)
+    finish(state, epochs=2)
+    with pytest.raises(ValueError, match="total_steps of the scheduler is 10"):
+        finish(state, epochs=3)
+    two = schedule(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 6))
+    assert len(list(train(two, batches(), loss_fn, epochs=2, accumulation_steps=2))) == 6
+
+
+@pytest.mark.parametrize("value", [1.5, None, (torch.zeros(()), 1, 2)])
+def test_what_is_no_loss_is_refused(value):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        next(train(new_state(), batches(), lambda model, batch: value, epochs=1))
+    assert "loss_fn(model, batch)" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("device", [None, "meta", torch.device("meta")])
@@ -485,6 +623,24 @@ def test_an_interrupt_in_the_forward_pass_leaves_the_state_before_the_step(expec
     hook.remove()
     assert (state.step, state.epoch, state.batch) == (4, 0, 4)
     assert finish(state) == expected
+
+
+def test_an_interrupt_within_an_update_waits_until_it_is_done(expected):
+    """Interrupt, run the cell again: that is how people work in a notebook."""
+    state, data, times = new_state(), batches(), []
+
+    def interrupt(*_):
+        if state.step in (4, 11) and state.step not in times:
+            times.append(state.step)
+            signal.raise_signal(signal.SIGINT)  # before the first weight moves
+
+    state.optimizer.register_step_pre_hook(interrupt)
+    for done in (5, 12):
+        with pytest.raises(KeyboardInterrupt):
+            finish(state, data)
+        assert state.step == state.scheduler.last_epoch == done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert finish(state, data) == expected
 
 
 def test_killed_runs_end_with_the_weights_of_a_run_that_was_not(tmp_path):
@@ -555,8 +711,8 @@ def test_a_snapshot_has_no_side_effect_and_a_new_process_goes_on_from_it(name):
         assert finish(fresh, epochs=2) == whole
 
 
-def finish_at(state, stop, data=None):
-    for step in train(state, batches() if data is None else data, loss_fn, epochs=EPOCHS):
+def finish_at(state, stop, data=None, epochs=EPOCHS):
+    for step in train(state, batches() if data is None else data, loss_fn, epochs=epochs):
         if step.number == stop:
             return
 
@@ -658,7 +814,7 @@ def test_snapshots_of_wrapped_models_are_those_of_the_plain_model(kind):
     assert str(again | {"model": dict(again["model"])}) == str(snapshot | {"model": dict(snapshot["model"])})
     for run in (state, plain):
         torch.manual_seed(1)
-        for _ in train(run, batches(), loss_fn, epochs=2, accumulate=2, clip=0.5):
+        for _ in train(run, batches(), loss_fn, epochs=2, accumulation_steps=2, max_grad_norm=0.5):
             pass
     left, right = plain.state_dict(), state.state_dict()
     torch.testing.assert_close(left["model"], right["model"], rtol=0, atol=0)
@@ -671,13 +827,12 @@ def test_gradients_are_exchanged_once_per_window(monkeypatch):
     calls = []
     no_sync = state.model.no_sync
     monkeypatch.setattr(state.model, "no_sync", lambda: calls.append(state.batch) or no_sync())
-    finish(state, epochs=1, accumulate=3)
+    finish(state, epochs=1, accumulation_steps=3)
     assert calls == [0, 0, 3]
     sharded = wrapped("sharded", new_state())
     monkeypatch.setattr(sharded.model, "set_requires_gradient_sync", calls.append)
-    finish_at_epoch = list(train(sharded, batches(), loss_fn, epochs=1, accumulate=3))
-    assert len(finish_at_epoch) == 2
-    assert calls[3:] == [False, False, True, False, True]
+    assert len(list(train(sharded, batches(), loss_fn, epochs=1, accumulation_steps=3))) == 2
+    assert calls[3:] == [False, True] * 3  # off for all but the last batch of a window, and on again whatever happens
 
 
 @pytest.mark.usefixtures("_group")
@@ -709,6 +864,125 @@ def test_tied_and_scalar_parameters_fit_a_snapshot():
         assert fingerprint(new) == fingerprint(old)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_optimizer_finds_its_parameters_by_name(groups):
+    """A run whose parameters are listed in another order goes on as if nothing had happened."""
+
+    def listed(parameters):
+        parts = [list(parameters)] if groups == 1 else [[parameters[0]], parameters[1:]]
+        return torch.optim.AdamW([{"params": part, "lr": 0.01 * (1 + len(part))} for part in parts])
+
+    def begin(turn):
+        torch.manual_seed(0)
+        model = network()
+        optimizer = listed(list(model.parameters()))
+        if turn:
+            optimizer = torch.optim.AdamW(
+                [{**group, "params": group["params"][::-1]} for group in optimizer.param_groups[::-1]]
+            )
+        return TrainState(model, optimizer)
+
+    expected = finish(begin(False))
+    state, turned = begin(False), begin(True)
+    finish_at(state, 7)
+    turned.load_state_dict(state.state_dict())
+    assert finish(turned) == expected
+
+
+def test_moments_of_another_parameter_are_refused():
+    state, other = new_state(schedule=False), new_state(schedule=False)
+    finish_at(state, 3)
+    two, one = new_state(two_groups, schedule=False), new_state(schedule=False)
+    one.optimizer = torch.optim.AdamW(list(one.model.parameters())[1:])
+    with pytest.raises(CheckpointError, match="groups of the optimizer: 2 instead of 1"):
+        one.load_state_dict(two.state_dict())
+    other.optimizer = torch.optim.AdamW(list(other.model.parameters())[:2])
+    with pytest.raises(
+        CheckpointError, match=r"no group of the saved optimizer holds the parameters of group 0: 0.weight, 0.bias"
+    ):
+        other.load_state_dict(state.state_dict())
+
+
+def test_extras_are_saved_and_restored(expected):
+    def begin():
+        state = new_state()
+        average = torch.optim.swa_utils.AveragedModel(state.model)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(state.optimizer, patience=0)
+        return TrainState(state.model, state.optimizer, state.scheduler, average=average, plateau=plateau)
+
+    def go_on(state, stop=None):
+        for step in train(state, batches(), loss_fn, epochs=EPOCHS):
+            state.extras["average"].update_parameters(state.model)
+            if step.end_of_epoch:
+                state.extras["plateau"].step(1.0)
+            if step.number == stop:
+                break
+        return fingerprint(state.extras["average"].module), state.extras["plateau"].state_dict()
+
+    whole = go_on(begin())
+    state, fresh = begin(), begin()
+    go_on(state, stop=12)
+    fresh.load_state_dict(state.state_dict())
+    assert go_on(fresh) == whole
+    without = new_state()
+    with pytest.raises(CheckpointError, match="average: AveragedModel instead of nothing"):
+        without.load_state_dict(state.state_dict())
+    with pytest.raises(TypeError, match=r"best is a float, expected state_dict\(\)"):
+        TrainState(state.model, state.optimizer, best=0.5)
+
+
+def test_parameters_of_the_loss_are_saved_or_missed():
+    def begin(known):
+        torch.manual_seed(0)
+        model, centres = linear(), nn.Linear(3, 3)
+        optimizer = adamw([*model.parameters(), *centres.parameters()])
+        return TrainState(model, optimizer, **({"centres": centres} if known else {}))
+
+    state = begin(known=True)
+    names = list(state.state_dict()["optimizer"]["param_groups"][0]["params"])
+    assert names == ["weight", "bias", "centres.weight", "centres.bias"]
+    with pytest.raises(
+        ValueError, match=r"a parameter of shape \(3, 3\) that belongs neither to the model nor to an extra"
+    ):
+        begin(known=False).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda: loader(samples(), 8, seed=3, transform=augment), "'batch size on all processes': 8"),
+        (lambda: loader(samples(), BATCH, seed=4, transform=augment), "'seed': 4"),
+        (lambda: loader(samples(64), BATCH, seed=3, transform=augment), "'samples': 64"),
+        (lambda: loader(samples(), BATCH, seed=3, shuffle=False), "'shuffle': False"),
+        (lambda: list(batches()), "'batches': 5"),
+    ],
+)
+def test_a_run_goes_on_inside_an_epoch_only_with_the_same_data(data, message):
+    state, fresh = new_state(), new_state()
+    finish_at(state, 7)
+    fresh.load_state_dict(state.state_dict())
+    with pytest.raises(ValueError, match="up to batch 2 of epoch 1 the run has read.*" + message):
+        train(fresh, data(), loss_fn, epochs=EPOCHS)
+    fresh.scheduler, fresh.batch = None, 0
+    assert next(train(fresh, data(), loss_fn, epochs=EPOCHS)).number == 8
+
+
+def test_at_the_beginning_of_an_epoch_the_data_may_change():
+    state = new_state(schedule=False)
+    finish_at(state, 5)
+    finish_at(state, 8, loader(samples(40), 10, seed=9))
+    assert (state.epoch, state.batch, state.data["samples"]) == (1, 3, 40)
+
+
+def test_a_loader_that_shuffles_anew_is_warned_of_after_a_break():
+    state, data = new_state(), DataLoader(samples(), BATCH, shuffle=True)
+    finish_at(state, 3, data)
+    with pytest.warns(
+        UserWarning, match=r"at batch 3 of epoch 0.*pytorch_course.data.loader gives the same order again"
+    ):
+        next(train(state, data, loss_fn, epochs=EPOCHS))
+
+
 def test_another_architecture_is_refused_and_nothing_changes():
     def wider():
         return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16, affine=False), nn.Linear(16, 4), nn.Linear(4, 3))
@@ -737,14 +1011,13 @@ def test_all_that_does_not_fit_is_in_one_error():
     assert "of another shape: 0.bias (16,) instead of (3,), 0.weight (16, 6) instead of (3, 6)" in text
     assert "scheduler: CosineAnnealingLR instead of NoneType" in text
     assert "scaler: NoneType instead of GradScaler" in text
-    assert "parameters in each group of the optimizer: [6] instead of [1, 1]" in text
     sgd = new_state(make_optimizer=OPTIMIZERS["SGD"])
     with pytest.raises(CheckpointError, match="optimizer: AdamW instead of SGD"):
         sgd.load_state_dict(state.state_dict())
 
 
 def test_what_is_not_a_snapshot_is_refused():
-    with pytest.raises(CheckpointError, match=r"it has no batch, epoch, kinds, .*, step"):
+    with pytest.raises(CheckpointError, match=r"it has no batch, data, epoch, kinds, .*, step"):
         new_state().load_state_dict({"model": {}})
     state = new_state()
     snapshot = state.state_dict()
@@ -779,30 +1052,74 @@ def test_another_number_of_processes_seeds_anew_and_says_so(expected):
 def on_two_ranks(folder, n):
     """Train a model without dropout, be interrupted, go on; return weights and losses."""
     with world("cpu") as w:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-        model = w.wrap(model)
+        model = w.wrap(small_model())
         x, y = samples(n).tensors
-        data = loader(TensorDataset(x.double(), y), 16 // w.size, world=w, seed=1)
+        plain, masked = TensorDataset(x.double(), y), with_gaps(n)
         results = []
-        for accumulate in (1, 3):
+        for number, (data, loss, windows) in enumerate(
+            [(plain, mean_loss, 1), (plain, mean_loss, 3), (masked, sum_and_count, 1), (masked, sum_and_count, 3)]
+        ):
+            data = loader(data, 16 // w.size, world=w, seed=1)
             for stop in (4, None):
                 state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9))
-                checkpoints = Checkpoints(Path(folder, f"{w.size}-{n}-{accumulate}"))
+                checkpoints = Checkpoints(Path(folder, f"{w.size}-{number}"))
                 checkpoints.resume(state)
-                for step in train(state, data, loss_fn, epochs=2, accumulate=accumulate):
+                for step in train(state, data, loss, epochs=2, accumulation_steps=windows):
                     results.append(w.mean(step.loss).item())
                     if step.number == stop:
                         checkpoints.save(state)
                         break
-        plain = state.state_dict()["model"]
-        poison = [(torch.full((2, 6), float("nan" if w.rank == 1 else 0)).double(), torch.zeros(2, dtype=torch.int64))]
-        fresh = TrainState(model, state.optimizer)
-        list(train(fresh, poison, loss_fn, epochs=1, nonfinite="skip"))
-        untouched = all(
-            torch.equal(a, b) for a, b in zip(plain.values(), fresh.state_dict()["model"].values(), strict=True)
-        )
-        return results, {name: tensor.tolist() for name, tensor in plain.items()}, (fresh.skipped, untouched)
+        return results, {name: tensor.tolist() for name, tensor in state.state_dict()["model"].items()}
+
+
+def poisoned_on_one_rank(kind, wrapper):
+    """Meet a loss or a gradient that is not finite on rank 1 alone; return the error, and whether the weights stayed."""
+    with world("cpu") as w:
+        model = small_model()
+        if wrapper == "sharded":
+            dist.fsdp.fully_shard(model)
+        else:
+            model = w.wrap(model)
+
+        def loss_fn(model, batch):
+            loss = mean_loss(model, batch)
+            if w.rank == 1 and state.step == 1:
+                return loss * float("nan") if kind == "loss" else loss + (loss * 0).sqrt()
+            return loss
+
+        state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.5))
+        x, y = samples(32).tensors
+        data = loader(TensorDataset(x.double(), y), 4, world=w, seed=1)
+        try:
+            for _ in train(state, data, loss_fn, epochs=1, accumulation_steps=2):
+                before = state.state_dict()["model"]
+        except NonFiniteError as error:
+            same = all(
+                torch.equal(a, b) for a, b in zip(before.values(), state.state_dict()["model"].values(), strict=True)
+            )
+            list(train(state, data, mean_loss, epochs=1))  # the group is whole, and gradients are exchanged again
+            return str(error), same, [p.tolist() for p in state.state_dict()["model"].values()]
+        return None
+
+
+def broken_in_a_window():
+    """Leave a window of accumulated batches by an exception; return whether gradients are exchanged afterwards."""
+    with world("cpu") as w:
+        model = small_model()
+        dist.fsdp.fully_shard(model)
+        state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.5))
+        x, y = samples(32).tensors
+        data = loader(TensorDataset(x.double(), y), 4, world=w, seed=1)
+
+        def broken(model, batch):
+            raise KeyError("typo")
+
+        with contextlib.suppress(KeyError):
+            list(train(state, data, broken, epochs=1, accumulation_steps=2))
+        mean_loss(model, next(iter(data))).backward()
+        return [type(p.grad.full_tensor()).__name__ for p in model.parameters()] + [
+            p.grad.full_tensor().sum().item() for p in model.parameters()
+        ]
 
 
 @pytest.fixture
@@ -819,12 +1136,31 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     n = 75
     first, second = launch(on_two_ranks, tmp_path, n, nproc=2)
     assert first == second
-    losses, weights, (skipped, untouched) = on_two_ranks(tmp_path, n)
-    assert (skipped, untouched) == (0, False)
-    assert first[2] == (1, True)
+    losses, weights = on_two_ranks(tmp_path, n)
     torch.testing.assert_close(torch.tensor(first[0]), torch.tensor(losses), rtol=1e-10, atol=0)
     for name, values in weights.items():
         torch.testing.assert_close(torch.tensor(first[1][name]), torch.tensor(values), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_sent_by_value")
+@pytest.mark.parametrize("wrapper", ["data parallel", "sharded"])
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_every_rank_raises_before_any_of_them_updates(kind, wrapper):
+    first, second = launch(poisoned_on_one_rank, kind, wrapper, nproc=2)
+    assert first == second
+    text, same, _ = first
+    assert same
+    assert "at step 2 (epoch 0, batch 2)" in text
+    if wrapper == "data parallel" or kind == "loss":
+        assert text.startswith("on rank 1 the " + kind)
+    else:
+        assert text.startswith("on rank 0 the gradient of 0.weight")  # shards of a mean over ranks belong to everybody
+
+
+@pytest.mark.usefixtures("_sent_by_value")
+def test_after_an_exception_in_a_window_gradients_are_exchanged_again():
+    first, second = launch(broken_in_a_window, nproc=2)
+    assert first == second
 
 
 # what it costs

@@ -1,18 +1,18 @@
 """Data for the lessons, without a download: bundled real data, generated data, and loaders of public data sets.
 
-Every function returns :class:`pytorch_course.datasets.samples.Samples`, only ``text.topics`` returns one string.
+Pictures come as :class:`Samples`, texts as lists of pairs.
 """
 
+from pytorch_course.datasets._bundled import digits, photographs
+from pytorch_course.datasets._dates import dates
+from pytorch_course.datasets._glyphs import glyphs
+from pytorch_course.datasets._pages import REGIONS, Page, page, pages, render
+from pytorch_course.datasets._public import public
+from pytorch_course.datasets._samples import DatasetError, Samples
+from pytorch_course.datasets._shapes import shapes
+from pytorch_course.datasets._text import docstrings, topics
 
-class DatasetError(RuntimeError):
-    """A dataset is missing or damaged. The message names the file, the folder and what to do.
-
-    Examples
-    --------
-    >>> from pytorch_course.datasets.public import public
-    >>> try:
-    ...     public("MNIST", root="no-such-folder")
-    ... except DatasetError as error:
-    ...     print(str(error).splitlines()[0])
-    MNIST is not here: no file train-images-idx3-ubyte.gz in no-such-folder/MNIST/raw
-    """
+__all__ = [
+    "REGIONS", "DatasetError", "Page", "Samples", "dates", "digits", "docstrings", "glyphs", "page", "pages",
+    "photographs", "public", "render", "shapes", "topics",
+]  # fmt: skip
