@@ -53,7 +53,7 @@ def build(session, only):
         done = session.run(
             *("python", "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-n", "-q"),
             *("-d", BUILD / "doctrees", ROOT / "docs", HTML),
-            env={"BOOK_ONLY": only, "OMP_NUM_THREADS": "1"},
+            env={"BOOK_ONLY": only},
         )
     except nox.command.CommandFailed:
         if shutil.disk_usage(ROOT).free < FULL_DISK_BYTES:
@@ -61,10 +61,6 @@ def build(session, only):
         session.error("the book is not built: the messages above name each page and what is wrong with it")
     if done is None:  # nox --install-only
         return
-    if not proof.exists():
-        session.error(
-            "the build wrote no lessons.json, so nothing proves that the lessons ran: a lesson ended the build"
-        )
     lessons = json.loads(proof.read_text())["lessons"]
     ran = [lesson for lesson in lessons if lesson["ran_now"]]
     session.log(f"book     {(HTML / 'index.html').as_uri()}")

@@ -17,6 +17,8 @@ release = re.search(r'__version__ = "(.*)"', (HERE.parent / "src/pytorch_course/
 extensions = [
     "harness",
     "fresh",
+    "runner",
+    "pages",
     "inventories",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -60,18 +62,20 @@ rst_epilog = ""
 # The book: parts in reading order. A folder of gallery/ that is not here, or the other way round, stops the build.
 book_parts = ["tensors", "optimization", "training", "distributed"]
 book_only = os.environ.get("BOOK_ONLY", "").split()
+book_libraries = [
+    "torch",
+    "torchvision",
+    "sklearn.datasets",
+    "pandas",
+    "matplotlib.pyplot",
+]  # loaded once for all lessons
 
 sphinx_gallery_conf = {
     "examples_dirs": [f"../gallery/{part}" for part in book_parts],
     "gallery_dirs": [f"lessons/{part}" for part in book_parts],
-    "filename_pattern": "|".join(re.escape(name) for name in book_only) or r"/\d\d_\w+\.py$",
     "ignore_pattern": r"__init__",
     "copyfile_regex": r"index\.rst",
     "within_subsection_order": "FileNameSortKey",
-    "reset_modules": ("harness.reset",),
-    "reset_modules_order": "both",
-    "image_scrapers": ("harness.scrape",),
-    "image_srcset": ["2x"],
     "capture_repr": ("_repr_html_",),
     "doc_module": ("pytorch_course",),
     "backreferences_dir": "api/_uses",
@@ -80,9 +84,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "min_reported_time": 1e9,
     "write_computation_times": False,
-    "plot_gallery": True,
     "remove_config_comments": True,
-    "parallel": int(os.environ.get("BOOK_PARALLEL", "1")) if os.environ.get("BOOK_PARALLEL") else False,
 }
 
 nb_execution_mode = "cache"

@@ -138,7 +138,7 @@ def prelude(page):
     package, lines = spec.submodule_search_locations, []
     for file in sorted(Path(package[0]).glob("[!_]*.py")) if package else [Path(spec.origin)]:
         module = f"{spec.name}.{file.stem}" if package else spec.name
-        body = ast.parse(file.read_text(encoding="utf-8")).body
+        body = ast.parse(file.read_text(encoding="utf-8"), filename=str(file)).body
         lines += [ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
         names = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
         lines += [f"from {module} import {name}" for name in names if name[0] != "_"]

@@ -1,6 +1,5 @@
 """Pages made from parts of all lessons: the cheat sheet, and the list of exercises."""
 
-import hashlib
 import re
 from itertools import pairwise
 
@@ -15,7 +14,6 @@ def setup(app):
     """Connect to the build."""
     app.add_directive("cheat-sheet", CheatSheet)
     app.add_directive("exercises", Exercises)
-    app.connect("env-get-outdated", outdated)
     return {"parallel_read_safe": True, "env_version": 1}
 
 
@@ -24,8 +22,9 @@ class Collected(SphinxDirective):
 
     def run(self):
         """Write one section for each part that has something to list."""
-        pages, app = vars(self.env).setdefault("collected_pages", set()), self.env.app
-        pages.add(self.env.docname)
+        app = self.env.app
+        for path in ("lessons/course.json", *(lesson.path for lesson in app.lessons)):
+            self.env.note_dependency(path)
         text = []
         for part in app.course:
             lines = [line for lesson in part.lessons for line in self.lines(lesson)]
@@ -60,11 +59,3 @@ class Exercises(Collected):
             plain = title.replace("`", "")
             items.append(f"  * :ref:`{plain} <{lesson.docname}#{anchor(title)}>`{f' ({kind})' if kind else ''}")
         return [f"* :doc:`/{lesson.docname}`", "", *items, ""] if items else []
-
-
-def outdated(app, env, *_):
-    """Read these pages again when a lesson changed."""
-    texts = [lesson.path.read_bytes() for part in app.course for lesson in part.lessons]
-    now = hashlib.sha256(b"".join(texts)).hexdigest()
-    before, env.collected_digest = getattr(env, "collected_digest", None), now
-    return getattr(env, "collected_pages", set()) if now != before else []

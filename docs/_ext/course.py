@@ -1,18 +1,12 @@
-"""What lessons there are: their order, their facts, and what they import. Standard library only."""
+"""What lessons there are: their order and their facts. Standard library only."""
 
 import ast
-import hashlib
-import importlib.metadata
-import platform
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from textwrap import dedent
 
-LIBRARIES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn", "sphinx-gallery", "myst-nb")
-
-OPTIONS = {"needs", "data", "keywords", "thumbnail"}
+OPTIONS = {"needs", "data", "keywords", "thumbnail", "alone"}
 MARK = "### BEGIN SOLUTION"
 SOLUTION = re.compile(rf"^([ \t]*){MARK}\n(.*?)^[ \t]*### END SOLUTION$", flags=re.M | re.S)
 
@@ -33,6 +27,7 @@ class Lesson:
     data: str
     keywords: str = ""
     thumbnail: int = 1
+    alone: bool = False  # it measures or starts processes, so nothing else runs beside it
 
     @property
     def part(self) -> str:
@@ -69,7 +64,10 @@ def read_lesson(path: Path) -> Lesson:
     match = re.fullmatch(r"(\d\d)_[a-z0-9_]+", path.stem)
     if match is None:
         raise CourseError(f"{path}: a lesson is named NN_subject.py, two digits and lower-case words")
-    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+    try:
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except SyntaxError as error:
+        raise CourseError(f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
     if not doc:
         raise CourseError(f"{path}: a lesson begins with a docstring: title, goal, lesson directive")
     title, *rest = doc.split("\n")
@@ -86,7 +84,18 @@ def read_lesson(path: Path) -> Lesson:
     if not number.isdecimal():
         raise CourseError(f"{path}: :thumbnail: is the number of a figure, counted from 1, not {number!r}")
     needs, keywords = tuple(options["needs"].split()), options.get("keywords", "")
-    return Lesson(path, int(match[1]), title.strip(), goal, needs, options["data"], keywords, int(number))
+    facts = (
+        path,
+        int(match[1]),
+        title.strip(),
+        goal,
+        needs,
+        options["data"],
+        keywords,
+        int(number),
+        "alone" in options,
+    )
+    return Lesson(*facts)
 
 
 def stub(code: str) -> str:
@@ -136,66 +145,3 @@ def _check_needs(lessons: list[Lesson]) -> None:
         if late:
             raise CourseError(f"{lesson.path}: needs {', '.join(late)}, which is no earlier lesson of the book")
         seen.add(lesson.id)
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-class Sources:
-    """Fingerprints of scripts: a script, the package modules it imports, and the versions it runs on."""
-
-    def __init__(self, src: Path) -> None:
-        self.src = src
-
-    @cached_property
-    def environment(self) -> str:
-        """Versions of Python and of the libraries whose change can change an output."""
-        return repr([platform.python_version(), *map(_version, LIBRARIES)])
-
-    def modules(self, code: str) -> set[Path]:
-        """Files below ``src`` that the code imports, directly or not, with the data files beside them."""
-        found: set[Path] = set()
-        queue = [(node, self.src) for node in ast.walk(ast.parse(code))]
-        while queue:
-            node, folder = queue.pop()
-            for path in self._imported(node, folder):
-                if path not in found:
-                    found.add(path)
-                    queue += [(inner, path.parent) for inner in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-        packages = {self.src / path.relative_to(self.src).parts[0] for path in found if path.parent != self.src}
-        packages |= {path for path in self.src.iterdir() if path.is_dir() and f'"{path.name}.' in code}
-        data = {path for package in packages for path in package.rglob("*") if path.is_file()}
-        return found | {path for path in data if path.suffix not in {".py", ".pyc"}}
-
-    def _imported(self, node: ast.AST, folder: Path) -> set[Path]:
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-            return {path for name in names for path in self._files(name.split("."), self.src)}
-        if not isinstance(node, ast.ImportFrom):
-            return set()
-        base = self.src
-        if node.level:
-            base = folder
-            for _ in range(node.level - 1):
-                base = base.parent
-        stem = node.module.split(".") if node.module else []
-        return {path for alias in node.names for path in self._files([*stem, alias.name], base)}
-
-    def _files(self, names: list[str], base: Path) -> set[Path]:
-        """Return the module's file and the ``__init__`` of every package on the way to it."""
-        files = set()
-        for count in range(1, len(names) + 1):
-            place = base.joinpath(*names[:count])
-            files |= {path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()}
-        return files
-
-    def key(self, code: str) -> str:
-        """Return the SHA-256 of everything that can change what the code prints."""
-        digest = hashlib.sha256(f"{self.environment}\n{code}".encode())
-        for path in sorted(self.modules(code)):
-            digest.update(path.relative_to(self.src).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()

@@ -30,6 +30,7 @@ class CourseMap(SphinxDirective):
 
     def run(self):
         """Leave a mark; the titles are known only at the end."""
+        self.env.note_dependency("lessons/course.json")
         return [course_map()]
 
 
@@ -38,6 +39,7 @@ class PartLessons(SphinxDirective):
 
     def run(self):
         """Write the list as reST, so that titles and goals are translated like all text."""
+        self.env.note_dependency("lessons/course.json")
         folder = self.env.docname.split("/")[1]
         part = next(part for part in self.env.app.course if part.path.name == folder)
         lines = lesson_list(Path(self.env.srcdir), part.lessons, goals=True)

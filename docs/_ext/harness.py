@@ -1,6 +1,6 @@
-"""Run each lesson in a clean state, see what it leaves behind, and write down that it ran.
+"""Run one lesson in a process of its own, see what it leaves behind, and write down that it ran.
 
-Sphinx-Gallery calls `reset` before and after every lesson and `scrape` after every code cell (both are named in conf.py).
+`run` is what the process does. Sphinx-Gallery executes the cells and calls `scrape` after each.
 The record lies beside the lesson's generated page as ``NN_name.record.json``.
 """
 
@@ -10,25 +10,33 @@ import ctypes
 import importlib.util
 import io
 import json
+import logging
+import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
 import sys
+import threading
 import time
-import warnings
 from pathlib import Path
 
+import pages
 import psutil
-from course import MARK, Sources, read_lesson, stub
+import sources
+from course import MARK, read_lesson, stub
 from guard import sitecustomize as guard
 from guard.kinds import kinds_of
+from sphinx_gallery.gen_rst import generate_file_rst
 from sphinx_gallery.scrapers import matplotlib_scraper
-from sphinx_gallery.utils import scale_image
 
 SENTINEL = 20_011_003  # generators start here; a lesson that draws from this stream never set a seed
 MANY_PIXELS = 20_000  # a picture with more is stored as WebP
 STRICT = "PYTORCH_COURSE_STRICT"  # where it is set, a wrong answer to an exercise raises
-PATIENCE = 2.0  # seconds that a lesson's processes have to end after its last line
+LONGEST_SIDE = 16_383  # pixels, of a WebP
+LONGEST_OUTPUT = 100_000  # characters on the page, of one cell
+PATIENCE = 2.0  # seconds that a lesson's processes and threads have to end after its last line
 
 KERNEL = """
 c.IPKernelApp.log_level = "ERROR"  # the kernel warns that it talks over the loopback in plain text
@@ -41,24 +49,104 @@ _run = {}
 
 def setup(app):
     """Guard the build and every process that it starts, and configure the kernels of chapters."""
-    profile = Path(app.outdir).parent / "ipython" / "profile_default"
+    build = Path(app.outdir).parent
+    profile = build / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text(KERNEL)
-    os.environ["IPYTHONDIR"] = str(profile.parent)
-    journal = Path(app.outdir).parent / "refused.txt"
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text("")
-    os.environ["BOOK_REFUSED"] = str(journal)
-    kinds = Path(app.outdir).parent / "kinds"
+    kinds = build / "kinds"
     kinds.mkdir(exist_ok=True)
-    os.environ["BOOK_KINDS"] = str(kinds)
-    os.environ["BOOK_GUARD"] = "network"
-    os.environ[STRICT] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(guard.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",  # before any library is loaded
+        "IPYTHONDIR": str(profile.parent),
+        "BOOK_KINDS": str(kinds),
+        "BOOK_GUARD": "network",
+        STRICT: "1",
+        "BOOK_ROOT": str(Path(app.srcdir).parent),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(guard.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
+    }
     guard.refuse_network()
     return {"parallel_read_safe": True}
+
+
+def run(lesson, target, folder, conf, line, made):
+    """Run a lesson in an empty folder, write its page and its record, and end this process.
+
+    ``line`` is shared with the parent, who reads in it where the last finished cell began; ``made`` goes into the record.
+    """
+    script, journal = folder / "empty" / lesson.name, folder / "journal"
+    shutil.copy(lesson, script)
+    _settle(folder / "log", journal)
+    blocks = sources.cells(script)
+    _run.update(line=line, cells=0, checks=0, kinds=[], exercises=[], problems=[], cpu=sum(os.times()[:4]))
+    _run["started"] = _run["ended"] = time.perf_counter()
+    own = {"plot_gallery": True, "filename_pattern": "", "image_srcset": []}
+    own |= {"reset_modules": (), "image_scrapers": ("harness.scrape",)}
+    try:
+        *_, result = generate_file_rst(script.name, target.parent, script.parent, {**conf, **own})
+    except BaseException as error:  # SystemExit too
+        _run["problems"].append(f"{place(blocks, line.value)} ended the lesson with {type(error).__name__}: {error}")
+    else:
+        if "formatted_exception" in result:
+            trace = result["formatted_exception"].replace(str(script), str(lesson))
+            _run["problems"].append(f"{place(blocks, line.value)} raised an exception\n{trace}")
+        made |= _made(target, blocks)
+        if not _run["problems"]:
+            _run["problems"] += _stub_problems(script)
+        number, size = read_lesson(script).thumbnail, conf["thumbnail_size"]
+        _run["problems"] += pages.choose_thumbnail(target, number, size)
+    new = sorted(path.name for path in script.parent.iterdir() if path.name not in (script.name, "__pycache__"))
+    if new:
+        _run["problems"].append(f"wrote files beside the lesson: {', '.join(new)}; use a temporary folder")
+    _run["problems"] += [f"asked for the network: {line}" for line in sources.notes(journal, "refused")]
+    _run["problems"] += [*_seed_problems(), *_thread_problems(), *_process_problems()]
+    facts = {name: _run[name] for name in ("cells", "checks", "problems")}
+    facts["seconds"] = round(_run["ended"] - _run["started"], 2)
+    facts["cpu"] = round(sum(os.times()[:4]) - _run["cpu"], 2)
+    made["files"] = sources.files_read(journal, os.environ["BOOK_ROOT"])
+    target.with_suffix(".kinds.json").write_text(json.dumps(_run["kinds"]) + "\n", encoding="utf-8")
+    pages.write(target.with_suffix(".record.json"), blank() | facts | made)
+    os._exit(0)  # whatever threads there still are
+
+
+def blank():
+    """Return the record of a lesson that came to nothing."""
+    return {
+        "seconds": 0.0,
+        "cpu": 0.0,
+        "cells": 0,
+        "checks": 0,
+        "problems": [],
+        "python": sys.version.split()[0],
+        "torch": getattr(sys.modules.get("torch"), "__version__", "").split("+")[0],
+        "at": time.time(),
+    }
+
+
+def place(blocks, line):
+    """Name the cell of code that follows a line."""
+    for number, block in enumerate((block for block in blocks if block.type == "code"), start=1):
+        if block.lineno > line:
+            return f"cell {number} (line {block.lineno})"
+    return "what was left of the lesson after its last cell"
+
+
+def _settle(log, journal):
+    """Make this process a place where a lesson starts as in a new interpreter, and from which nothing gets out."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: end with the build
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: a process that was left alone is seen below
+    multiprocessing.current_process().name = "MainProcess"
+    logging.getLogger("sphinx").handlers[:] = [logging.NullHandler()]  # the parent says what is wrong
+    os.environ["BOOK_JOURNAL"] = str(journal)
+    guard.watch()
+    _set_style()
+    _set_seeds()
+    guard.be_strict()
 
 
 def count_checks(code):
@@ -74,100 +162,58 @@ def count_checks(code):
     return checks
 
 
-def global_state():
-    """Return everything that one lesson could change for the next."""
-    # Without what libraries set for themselves when they are imported: scikit-learn for OpenMP, torch for its compiler.
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("KMP_", "TORCHINDUCTOR_"))}
-    state = {"working directory": str(Path.cwd()), "environment": own}
-    if "matplotlib" in sys.modules:
-        state["Matplotlib's rcParams"] = dict(sys.modules["matplotlib"].rcParams)
-    if "numpy" in sys.modules:
-        state["NumPy's error settings"] = sys.modules["numpy"].geterr()
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        state |= {
-            "default dtype": torch.get_default_dtype(),
-            "default device": str(torch.get_default_device()),
-            "number of threads": torch.get_num_threads(),
-            "gradient mode": torch.is_grad_enabled(),
-            "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        }
-    return state
-
-
-def reset(gallery_conf, fname, when):
-    """Put every global setting to its start (before), or report what the lesson left behind (after)."""
-    if when == "before":
-        if importlib.util.find_spec("torch") and not os.environ.get("BOOK_WITHOUT_TORCH"):
-            import torch
-
-            torch.set_num_threads(1)
-        _set_style()
-        _set_seeds()
-        _adopt_orphans()
-        _run.clear()
-        _run.update(
-            cells=0,
-            checks=0,
-            kinds=[],
-            exercises=[],
-            problems=[],
-            state=global_state(),
-            children=_children(),
-            refused=_refused(),
-            target=None,
-        )
-        _run["files"] = _files(gallery_conf)
-        _run["filters"] = warnings.filters[:]
-        guard.be_strict()
-        _run["started"] = _run["ended"] = time.perf_counter()
-        return
-    if _run["target"] is not None and not _run["problems"]:
-        _run["problems"] += [*_stub_problems(), *_thumbnail_problems(gallery_conf["thumbnail_size"])]
-    warnings.filters[:] = _run["filters"]
-    new = sorted(path.name for path in _files(gallery_conf) - _run["files"])
-    if new:
-        _run["problems"].append(f"wrote files beside the lesson: {', '.join(new)}; use a temporary folder")
-    _run["problems"] += [*_state_problems(), *_seed_problems(), *_process_problems(), *_network_problems()]
-    if _run["target"] is not None:
-        _write_record(_run["target"])
-
-
 def scrape(block, block_vars, gallery_conf):
     """Count a cell that has just run, and save its figures."""
     _run["ended"] = time.perf_counter()
-    target = Path(block_vars["target_file"])
-    _run.update(target=target, source=Path(block_vars["src_file"]))
     _run["globals"] = block_vars["example_globals"]
     if MARK in block.content or _run["exercises"]:
         _run["exercises"].append(block)
     _run["kinds"].append(kinds_of(block_vars["example_globals"]))
-    if Path.cwd() != _run["source"].resolve().parent:  # where Sphinx-Gallery starts each cell
+    if Path.cwd() != Path(block_vars["src_file"]).parent:  # where Sphinx-Gallery starts each cell, and no notebook does
         _run["problems"].append("changed the working directory and did not put it back")
-    if not block_vars["execute_script"]:
-        _run["problems"].append(f"cell {_run['cells'] + 1} (line {block.lineno}) raised an exception")
-    elif ast.parse(block.content).body:
-        _run["cells"] += 1
+    rst = _figures(block, block_vars, gallery_conf)
+    if block_vars["execute_script"]:
+        _run["line"].value = block.lineno
+        _run["cells"] += bool(ast.parse(block.content).body)
         _run["checks"] += count_checks(block.content)
-    return matplotlib_scraper(block, block_vars, gallery_conf, **_format())
+    return rst
 
 
-def _format():
-    """Choose how this cell's figures are stored: as PNG, a page of photographs would weigh ten megabytes."""
+def _figures(block, block_vars, gallery_conf):
+    """Save each figure once, with twice the pixels that it takes on the page, where its width is set."""
     import matplotlib.pyplot as plt
+    from PIL import Image
 
     figures = [plt.figure(number) for number in plt.get_fignums()]
+    dpi = 2 * max((figure.dpi for figure in figures), default=0)
+    for figure in figures:
+        width, height = map(round, figure.get_size_inches() * dpi)
+        if max(width, height) > LONGEST_SIDE:
+            _run["problems"].append(
+                f"the cell at line {block.lineno} draws a figure of {width:,} x {height:,} pixels, "
+                f"and no side may have more than {LONGEST_SIDE:,}"
+            )
+            plt.close("all")
+            return ""
     pixels = [image.get_array().size for figure in figures for ax in figure.axes for image in ax.images]
-    return {"format": "webp", "pil_kwargs": {"quality": 90}} if max(pixels, default=0) > MANY_PIXELS else {}
+    # As PNG, a page of photographs would weigh ten megabytes.
+    webp = {"format": "webp", "pil_kwargs": {"quality": 90}} if max(pixels, default=0) > MANY_PIXELS else {}
+    rst = matplotlib_scraper(block, block_vars, gallery_conf, dpi=dpi, **webp)
+
+    def with_width(match):
+        with Image.open(Path(gallery_conf["src_dir"], match[1])) as picture:
+            return f".. image:: /{match[1]}\n{match[2]}:width: {picture.width // 2}px\n"
+
+    return re.sub(r"\.\. image-sg:: /(.*)\n((?:.*\n)*?\s*):srcset: .*\n", with_width, rst)
 
 
-def _stub_problems():
+def _stub_problems(script):
     """Run the exercises as the reader first does, without answers: only `expect` may meet what is not written yet."""
     os.environ.pop(STRICT, None)
     try:
         for block in _run["exercises"]:
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(stub(block.content), str(_run["source"]), "exec"), _run["globals"])
+                exec(compile(stub(block.content), str(script), "exec"), _run["globals"])
     except Exception as error:
         how = f"{type(error).__name__}: {error}".rstrip(": ")
         return [
@@ -180,36 +226,27 @@ def _stub_problems():
     return []
 
 
-def _thumbnail_problems(size):
-    """Put the figure that the lesson chose for lists in the place of the first."""
-    number = read_lesson(_run["source"]).thumbnail
-    images, stem = _run["target"].parent / "images", f"sphx_glr_{_run['target'].stem}"
-    figure = next(images.glob(f"{stem}_{number:03}.*"), None)
-    if number == 1:
-        return []
-    if figure is None:
-        return [f"draws no figure {number}, which ':thumbnail:' names"]
-    for first in images.glob(f"thumb/{stem}_thumb.*"):
-        first.unlink()
-    scale_image(figure, images / "thumb" / f"{stem}_thumb{figure.suffix}", *size)
-    return []
-
-
-def _write_record(target):
-    source = _run["source"]
-    record = {
-        "lesson": f"{target.parent.name}/{target.stem}",
-        "seconds": round(_run["ended"] - _run["started"], 2),
-        "cells": _run["cells"],
-        "checks": _run["checks"],
-        "problems": _run["problems"],
-        "python": sys.version.split()[0],
-        "torch": getattr(sys.modules.get("torch"), "__version__", "").split("+")[0],
-        "key": Sources(source.parents[2] / "src").key(source.read_text(encoding="utf-8")),
-        "at": time.time(),
+def _made(target, blocks):
+    """Return what a later page of the same code takes from this run; cut an output that would make a page endless."""
+    page = target.with_suffix(".rst")
+    head, parts, foot = pages.pieces(page.read_text(encoding="utf-8"), blocks)
+    outputs, room = [], LONGEST_OUTPUT
+    for number, part in enumerate((part for block, part in parts if block.type == "code"), start=1):
+        if len(part) > room:
+            _run["problems"].append(
+                f"cell {number} makes the outputs longer than {LONGEST_OUTPUT:,} characters, by {len(part) - room:,}"
+            )
+            part = part[:room].rpartition("\n")[0] + "\n\n"
+        room -= len(part)
+        outputs.append(part)
+    page.chmod(0o644)
+    page.write_text(pages.joined(head, parts, foot, outputs), encoding="utf-8")
+    return {
+        "text": sources.file(target),
+        "outputs": outputs,
+        "shows_lines": any(target.name in output for output in outputs),
+        "names": pages.write_names(target.with_suffix(".codeobj.json")),
     }
-    target.with_suffix(".record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    target.with_suffix(".kinds.json").write_text(json.dumps(_run["kinds"]) + "\n", encoding="utf-8")
 
 
 def _set_style():
@@ -256,49 +293,18 @@ def _seed_problems():
     ]
 
 
-def _state_problems():
-    state = global_state()
-    changed = []
-    for name, value in _run["state"].items():
-        if state[name] == value:
-            continue
-        if isinstance(value, dict):
-            keys = sorted(key for key in value.keys() | state[name].keys() if value.get(key) != state[name].get(key))
-            name = f"{name} ({', '.join(keys)})"
-        changed.append(f"changed the {name} and did not put it back")
-    _restore(_run["state"])
-    return changed
-
-
-def _restore(state):
-    os.chdir(state["working directory"])
-    for name in global_state()["environment"].keys() - state["environment"].keys():
-        del os.environ[name]
-    os.environ.update(state["environment"])
-    if "default dtype" in state:
-        torch = sys.modules["torch"]
-        torch.set_default_dtype(state["default dtype"])
-        torch.set_default_device(None if state["default device"] == "cpu" else state["default device"])
-        torch.set_num_threads(state["number of threads"])
-        torch.set_grad_enabled(state["gradient mode"])
-        torch.use_deterministic_algorithms(state["deterministic algorithms"])
-
-
-def _adopt_orphans():
-    """Make this process the parent of any orphan below it, so that a daemonised process is seen too (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-
-def _children():
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+def _thread_problems():
+    """Name the threads that the lesson left; those of libraries are of their own classes."""
+    end = time.monotonic() + PATIENCE
+    left = [thread for thread in threading.enumerate() if type(thread) in (threading.Thread, threading.Timer)]
+    for thread in left:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [f"left a thread running: {thread.name}" for thread in left if thread.is_alive()]
 
 
 def _process_problems():
-    from multiprocessing import resource_tracker
-
-    keep = {*_run["children"], resource_tracker._resource_tracker._pid}
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in keep]
+    left = psutil.Process().children(recursive=True)
+    left = [child for child in left if "multiprocessing.resource_tracker" not in " ".join(child.cmdline())]
     _, alive = psutil.wait_procs(left, timeout=PATIENCE if left else 0)
     problems = []
     for child in alive:
@@ -309,18 +315,3 @@ def _process_problems():
         except psutil.NoSuchProcess:
             continue
     return problems
-
-
-def _refused():
-    journal = Path(os.environ["BOOK_REFUSED"])
-    return journal.read_text().splitlines() if journal.exists() else []
-
-
-def _network_problems():
-    return [f"asked for the network: {line}" for line in _refused()[len(_run["refused"]) :]]
-
-
-def _files(gallery_conf):
-    """Return every file of the gallery's folders, where Sphinx-Gallery runs the lessons."""
-    folders = [Path(gallery_conf["src_dir"], folder) for folder in gallery_conf["examples_dirs"]]
-    return {path for folder in folders for path in folder.iterdir() if path.name != "__pycache__"}

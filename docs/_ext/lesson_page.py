@@ -8,7 +8,6 @@ from sphinx import addnodes
 from sphinx.locale import get_translation
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
-from sphinx_gallery.directives import imgsgnode
 
 logger = logging.getLogger(__name__)
 _ = get_translation("book")
@@ -36,7 +35,8 @@ class lesson_facts(nodes.General, nodes.Element):
 class LessonFacts(SphinxDirective):
     """``.. lesson::`` with the lessons it needs and the data it uses; time and checks come from the run.
 
-    ``:keywords:`` are words that the page does not show and the search finds; ``:thumbnail:`` is read by the harness.
+    ``:keywords:`` are words that the page does not show and the search finds; ``:thumbnail:`` and ``:alone:`` are read by
+    the machinery that runs lessons.
     """
 
     option_spec = {
@@ -44,6 +44,7 @@ class LessonFacts(SphinxDirective):
         "data": directives.unchanged_required,
         "keywords": directives.unchanged_required,
         "thumbnail": directives.positive_int,
+        "alone": directives.flag,
     }
 
     def run(self):
@@ -88,9 +89,14 @@ def tidy(app, doctree):
         _caption(app, mark)
     for number, figure in enumerate(doctree.findall(nodes.figure), start=1):
         figure["ids"] = figure["ids"] or [f"figure-{number}"]
-    for image in doctree.findall(imgsgnode):
+    for image in doctree.findall(drawn):
         if not isinstance(image.parent, nodes.figure):
             logger.warning("a figure without a caption: add '.. caption::' after its cell", location=image)
+
+
+def drawn(node):
+    """Say whether a node is a figure that a cell drew."""
+    return isinstance(node, nodes.image) and any(name.startswith("sphx-glr") for name in node["classes"])
 
 
 def _named(link):
@@ -109,8 +115,9 @@ def _caption(app, mark):
     for block in reversed(siblings[: siblings.index(mark)]):
         if isinstance(block, nodes.literal_block) and "sphx-glr-script-out" not in block["classes"]:
             break
-        images = list(block.findall(imgsgnode)) or images
-    if not images and not app.config.book_only:
+        images = list(block.findall(drawn)) or images
+    record = app.records[app.env.docname.removeprefix("lessons/")]
+    if not images and record and not record["problems"]:
         logger.warning("a caption without a figure above it", location=mark)
     for image in images:
         image["alt"] = mark["alt"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import indent
 from urllib.parse import urljoin
 
+import pages
 from cells import FOLD
 from course import MARK, solutions, stub
 from docutils import nodes
@@ -29,7 +30,7 @@ def setup(app):
 def write(app, doctree, docname):
     """Replace the notebook of Sphinx-Gallery, whose text cells hold reStructuredText."""
     lesson = next((lesson for part in app.course for lesson in part.lessons if lesson.docname == docname), None)
-    if lesson is None or app.builder.format != "html":
+    if lesson is None or app.builder.format != "html" or pages.is_rewritten(app, lesson):  # by a build of other pages
         return
     writer = Markdown(docname, app.config.html_baseurl, INSTALL.format(version=app.config.release))
     blocks = split_code_and_text_blocks(str(lesson.path))[1]

@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pages
 from course import Lesson
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -32,29 +33,31 @@ def problems_of(lesson: Lesson, record: dict | None) -> list[str]:
 
 def read_records(app):
     """Read what every run wrote; complain about each lesson that has no good record."""
-    app.records, app.unproved = {}, False
-    for lesson in (lesson for part in app.course for lesson in part.lessons):
-        path = Path(app.srcdir) / f"{lesson.docname}.record.json"
-        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        app.records[lesson.id] = record
-        if app.config.book_only and not any(lesson.id.startswith(only) for only in app.config.book_only):
-            continue
-        for problem in problems_of(lesson, record):
+    app.records = {lesson.id: pages.read_record(app, lesson) for lesson in app.lessons}
+    app.unproved = False
+    for lesson in app.picked:
+        for problem in problems_of(lesson, app.records[lesson.id]):
             app.unproved = True
             logger.warning("%s: %s", lesson.path, problem, type="lesson")
+    times = [(name, record and record["at"]) for name, record in app.records.items()]
+    pages.write_new(times_of(app), json.dumps(times))
+
+
+def times_of(app):
+    """Return the file that changes with every run: pages that show times depend on it."""
+    return Path(app.srcdir, "lessons", "times.json")
 
 
 def outdated(app, env, *_):
-    """Read again the pages of lessons that ran, and the pages that show times."""
-    ran = {name: record["at"] for name, record in app.records.items() if record}
+    """Read again the pages of lessons that ran."""
+    ran = {f"lessons/{name}": record["at"] for name, record in app.records.items() if record}
     before, env.book_ran = getattr(env, "book_ran", {}), ran
-    changed = [f"lessons/{name}" for name in ran if before.get(name) != ran[name]]
-    return [*changed, *(getattr(env, "book_timings", set()) if changed or before.keys() != ran.keys() else ())]
+    return [name for name, at in ran.items() if before.get(name) != at]
 
 
 def check_chapters(app, env):
     """Complain about each chapter whose cells did not run to their end."""
-    for name in app.chapter_keys:
+    for name in app.chapters:
         done = env.nb_metadata.get(name, {}).get("exec_data", {})
         if not done.get("succeeded"):
             app.unproved = True
@@ -66,15 +69,15 @@ def write_proof(app, exception):
     if exception or app.builder.format != "html" or app.unproved:
         return
     lessons = []
-    for lesson in (lesson for part in app.course for lesson in part.lessons):
+    for lesson in app.lessons:
         record = app.records[lesson.id]
         if record:
-            facts = {key: record[key] for key in ("seconds", "cells", "checks", "python", "torch", "key")}
+            facts = {key: record[key] for key in ("seconds", "cpu", "cells", "checks", "python", "torch")}
             now = record["at"] >= app.build_started
             lessons.append({"id": lesson.id, "title": lesson.title, **facts, "ran_now": now})
     chapters = [
         {"id": name, "seconds": round(app.env.nb_metadata[name]["exec_data"]["runtime"], 2)}
-        for name in sorted(app.chapter_keys)
+        for name in sorted(app.chapters)
         if app.env.nb_metadata.get(name, {}).get("exec_data")
     ]
     content = json.dumps({"lessons": lessons, "chapters": chapters}, indent=1)
@@ -86,23 +89,18 @@ class Timings(SphinxDirective):
 
     def run(self):
         """Build the table from the records."""
-        if not hasattr(self.env, "book_timings"):
-            self.env.book_timings = set()
-        self.env.book_timings.add(self.env.docname)
         app = self.env.app
-        head = ("Lesson", "Seconds", "Cells", "Checks passed", "Ran on")
+        self.env.note_dependency(times_of(app))
+        head = ("Lesson", "Seconds", "CPU seconds", "Cells", "Checks passed", "Ran on")
+        counted = ("seconds", "cpu", "cells", "checks")
         rows = []
-        for lesson in (lesson for part in app.course for lesson in part.lessons):
+        for lesson in app.lessons:
             record = app.records[lesson.id]
             if record:
                 on = f"torch {record['torch']}, Python {record['python']}"
-                rows.append((f":doc:`/{lesson.docname}`", record["seconds"], record["cells"], record["checks"], on))
-        total = sum(row[1] for row in rows)
+                rows.append((f":doc:`/{lesson.docname}`", *(record[name] for name in counted), on))
+        totals = [round(sum(column), 1) for column in zip(*(row[1:-1] for row in rows), strict=True)]
         text = [".. list-table::", "   :header-rows: 1", "   :class: timings", ""]
-        for row in (
-            head,
-            *rows,
-            (f"{len(rows)} lessons", round(total, 1), *(sum(c) for c in zip(*(r[2:4] for r in rows), strict=True)), ""),
-        ):
+        for row in (head, *rows, (f"{len(rows)} lessons", *totals, "")):
             text += [f"   {'*' if not i else ' '} - {cell}" for i, cell in enumerate(row)]
         return self.parse_text_to_nodes("\n".join(text))

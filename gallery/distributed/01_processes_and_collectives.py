@@ -10,6 +10,7 @@ Start several processes, let them work on one problem, and name the operation by
    :keywords: torch.distributed, multiprocessing, rank, world size, rendezvous, gloo, NCCL, init_process_group, broadcast,
       all-reduce, all-gather, reduce-scatter, ring all-reduce, share_memory, torchrun, MASTER_ADDR
    :thumbnail: 1
+   :alone:
 """
 
 # %%

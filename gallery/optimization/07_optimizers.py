@@ -11,6 +11,7 @@ Choose an optimiser because you know what it does: write the update rules by han
       ill-conditioned, condition number, closure, freeze layers, Muon only supports 2D parameters, step() missing 1 required
       positional argument: 'closure'
    :thumbnail: 1
+   :alone:
 """
 
 # %%

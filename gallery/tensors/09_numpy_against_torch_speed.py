@@ -11,6 +11,7 @@ Port a slow Python program to NumPy and to PyTorch, measure which step made it f
       set_num_threads, GPU, CUDA, accelerator, synchronize, CuPy, arithmetic intensity, roofline, overhead, k-means, port
       NumPy to PyTorch, Expected all tensors to be on the same device, why is PyTorch slow
    :thumbnail: 1
+   :alone:
 """
 
 # %%

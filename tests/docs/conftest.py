@@ -16,21 +16,21 @@ import os, sys
 sys.path.insert(0, {extensions!r})
 project = "tiny"
 release = "0.1"
-extensions = ["harness", "fresh", "myst_nb", "sphinx_gallery.gen_gallery", "sphinx_design", "proof", "wheel",
+extensions = ["harness", "fresh", "runner", "pages", "myst_nb", "sphinx_gallery.gen_gallery", "sphinx_design", "proof", "wheel",
     "lesson_page", "cells", "notebooks", "course_map", "collected"]
 exclude_patterns = ["_build", "lessons/**.ipynb", "sg_execution_times.rst"]
 book_parts = ["one"]
 book_only = os.environ.get("BOOK_ONLY", "").split()
 sphinx_gallery_conf = dict(
     examples_dirs=["../gallery/one"], gallery_dirs=["lessons/one"], copyfile_regex=r"index\\.rst",
-    filename_pattern="|".join(book_only) or r"/\\d\\d_", within_subsection_order="FileNameSortKey",
-    reset_modules=("harness.reset",), reset_modules_order="both", image_scrapers=("harness.scrape",),
-    show_signature=False, min_reported_time=1e9, write_computation_times=False, download_all_examples=False,
+    within_subsection_order="FileNameSortKey", show_signature=False, min_reported_time=1e9,
+    write_computation_times=False, download_all_examples=False,
 )
 nb_execution_mode = "cache"
 nb_execution_cache_path = os.path.join(os.path.dirname(__file__), "_build", "chapters")
 nb_execution_raise_on_error = True
 html_theme = "basic"
+html_copy_source = False
 """
 
 PYPROJECT = """
@@ -49,8 +49,10 @@ packages = ["src/tool"]
 class Site:
     """A book with one part; lessons and chapters are added by name and body."""
 
-    def __init__(self, root):
+    def __init__(self, root, write=True):
         self.root, self.html = root, root / "docs" / "_build" / "html"
+        if not write:
+            return
         self.write("docs/conf.py", CONF.format(extensions=str(EXTENSIONS)))
         self.write(
             "docs/index.rst",
@@ -82,26 +84,28 @@ class Site:
             f"docs/start/{name}.md", f"{head}# Chapter {name}\n\n```{{code-cell}} python\n{dedent(code).strip()}\n```\n"
         )
 
-    def build(self, *options, **environment):
-        """Build the book in a process of its own, as nox does."""
+    def start(self, *options, **environment):
+        """Start to build the book in a process of its own, as nox does."""
         (self.html / "lessons.json").unlink(missing_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-b",
-            "html",
-            "-q",
-            "-W",
-            "--keep-going",
-            *options,
-            "docs",
-            str(self.html),
-        ]
-        environment = os.environ | {"PYTHONPATH": str(self.root / "src"), "BOOK_WITHOUT_TORCH": "1"} | environment
-        return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going"]
+        command += [*options, "-d", "docs/_build/doctrees", "docs", str(self.html)]
+        environment = os.environ | {"PYTHONPATH": str(self.root / "src")} | environment
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.root, env=environment, **pipes)
+
+    def build(self, *options, **environment):
+        """Build the book."""
+        with self.start(*options, **environment) as process:
+            try:
+                out, err = process.communicate(timeout=300)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def sources(self):
+        """Return every page that the book is made of."""
+        folders = [self.root / "docs" / name for name in ("", "start", "lessons/one")]
+        return [path for folder in folders for path in folder.glob("*.*") if path.suffix in (".rst", ".md")]
 
     def proof(self):
         """Return what the build says of its lessons, by name; None when it proved nothing."""

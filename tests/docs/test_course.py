@@ -1,7 +1,7 @@
 """The order of the book is read from the gallery, and what does not follow it is refused by name."""
 
 import pytest
-from course import CourseError, Sources, read_course, read_lesson, solutions, stub
+from course import CourseError, read_course, read_lesson, solutions, stub
 
 HEAD = '"""\n{title}\n=====\n\n{goal}\n\n.. lesson::\n   :needs: {needs}\n   :data: {data}\n"""\n'
 
@@ -27,6 +27,8 @@ def test_facts_are_read(gallery):
     lesson = read_lesson(gallery("02_second", goal="Do two\nthings.", needs="one/01_first", data="digits"))
     assert (lesson.id, lesson.number, lesson.title) == ("one/02_second", 2, "Title")
     assert (lesson.goal, lesson.needs, lesson.data) == ("Do two things.", ("one/01_first",), "digits")
+    assert not lesson.alone
+    assert read_lesson(gallery("03_third", data="none\n   :alone:")).alone
 
 
 def test_options_are_read(gallery):
@@ -102,29 +104,9 @@ def test_a_part_without_opening(gallery):
         read_course(gallery.root, ["one"])
 
 
-def test_imports_are_followed(tmp_path):
-    """Direct, indirect, relative and package imports count, and so do data files; strangers do not."""
-    for name, text in {
-        "tool/__init__.py": "", "tool/a.py": "from . import b", "tool/b.py": "from .deep.c import x", "tool/deep/__init__.py": "",
-        "tool/deep/c.py": "x = 1", "tool/other.py": "", "tool/look.mplstyle": "figure.dpi: 90",
-    }.items():  # fmt: skip
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    found = {
-        path.relative_to(tmp_path).as_posix() for path in Sources(tmp_path).modules("import os\nfrom tool.a import y")
-    }
-    assert found == {
-        "tool/__init__.py",
-        "tool/a.py",
-        "tool/b.py",
-        "tool/deep/__init__.py",
-        "tool/deep/c.py",
-        "tool/look.mplstyle",
-    }
-    assert Sources(tmp_path).modules("import os") == set()
-
-    key = Sources(tmp_path).key("import tool.a")
-    (tmp_path / "tool/other.py").write_text("changed = 1")
-    assert Sources(tmp_path).key("import tool.a") == key
-    (tmp_path / "tool/deep/c.py").write_text("x = 2")
-    assert Sources(tmp_path).key("import tool.a") != key
+def test_a_lesson_that_is_no_python(gallery):
+    """The message names the file, the line and what stands there."""
+    path = gallery("01_a")
+    path.write_text(path.read_text() + "\nx = (1,\ny = 2\n")
+    with pytest.raises(CourseError, match=r"01_a\.py, line 12: .*x = \(1,"):
+        read_course(gallery.root, ["one"])

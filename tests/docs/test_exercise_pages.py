@@ -95,7 +95,7 @@ PAGES = "\n   cheat\n   list\n"
 def build(site, **environment):
     """Build the tiny book with the package of the real one."""
     paths = os.pathsep.join([str(site.root / "src"), os.environ.get("PYTHONPATH", "")])
-    return site.build(PYTHONPATH=paths, BOOK_WITHOUT_TORCH="", **environment)
+    return site.build(PYTHONPATH=paths, **environment)
 
 
 @pytest.fixture(scope="module")

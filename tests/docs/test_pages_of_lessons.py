@@ -5,6 +5,7 @@ import re
 import zipfile
 
 import pytest
+from PIL import Image
 
 FIGURE = """
 import matplotlib.pyplot as plt
@@ -66,6 +67,9 @@ def test_kind_of_picture(built):
     assert "sphx_glr_01_draws_001.png" in page
     assert "sphx_glr_01_draws_002.webp" in page
     assert (built.html / "_images/sphx_glr_01_draws_002.webp").read_bytes()[8:12] == b"WEBP"
+    with Image.open(built.html / "_images/sphx_glr_01_draws_001.png") as picture:
+        assert f'style="width: {picture.width // 2}px;"' in page, "drawn once, with twice the pixels"
+    assert not list((built.root / "docs/lessons").rglob("*2_00x*"))
     thumb = re.search(r"<img[^>]*lesson-thumb[^>]*>", built.page("lessons/one/index"))[0]
     assert 'alt=""' in thumb
     assert "sphx_glr_01_draws_thumb.png" in thumb

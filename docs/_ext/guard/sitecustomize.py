@@ -1,6 +1,7 @@
 """Python starts with this module while the book is built or tested: no network, and warnings are errors.
 
-The folder stands first in PYTHONPATH, so lessons, notebook kernels and every process that they start obey it.
+The folder stands first in PYTHONPATH, so lessons, notebook kernels and every process that they start obey it. Where
+BOOK_JOURNAL names a file, they also write down there which files of the project they opened and what was refused to them.
 """
 
 import os
@@ -17,6 +18,8 @@ UNAVOIDABLE = (
     # Jupyter's kernel recommends to itself, as it shuts down, what a later version of it will do.
     ("For consistency across implementations", PendingDeprecationWarning, r"ipykernel"),
 )
+
+_written = set()
 
 
 class NetworkRefusedError(OSError):
@@ -39,6 +42,31 @@ def _is_local(host):
     return text.startswith("127.") or text in {"::1", "::", "0.0.0.0", "0:0:0:0:0:0:0:1"}
 
 
+def _write(line):
+    """Add a line to the journal, once."""
+    if line not in _written:
+        _written.add(line)
+        descriptor = os.open(os.environ["BOOK_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(descriptor, f"{line}\n".encode())
+        os.close(descriptor)
+
+
+def watch():
+    """Write down, from now on, every file of the project that this process opens."""
+    root = os.environ["BOOK_ROOT"] + os.sep
+    made = tuple(f"{root}docs{os.sep}{folder}{os.sep}" for folder in ("_build", "_ext", "lessons"))
+
+    def hook(event, args):
+        if event == "open" and "BOOK_JOURNAL" in os.environ and isinstance(args[0], (str, bytes, os.PathLike)):
+            path = os.path.abspath(os.fsdecode(args[0]))  # noqa: PTH100 (quick: every file that is opened comes here)
+            if path.startswith(root) and not path.startswith((*made, sys.prefix, sys.base_prefix)):
+                _write(f"opened {path[len(root) :]}")
+
+    _written.clear()
+    sys.pycache_prefix = None  # byte code lies beside its source, which its name then tells
+    sys.addaudithook(hook)
+
+
 def _refuse(event, args):
     """Audit hook: raise when a socket is about to leave this machine, and leave a note for the build."""
     if event == "socket.getaddrinfo" or event.startswith("socket.gethostby"):
@@ -49,11 +77,8 @@ def _refuse(event, args):
         return
     if not _is_local(host):
         note = f"{event} {host!r}"
-        journal = os.environ.get("BOOK_REFUSED")
-        if journal:
-            descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, (note + "\n").encode())
-            os.close(descriptor)
+        if "BOOK_JOURNAL" in os.environ:
+            _write(f"refused {note}")
         raise NetworkRefusedError(f"the book runs without a network, and this code asked for one: {note}")
 
 
@@ -66,5 +91,7 @@ def refuse_network():
 
 if __name__ == "sitecustomize" and os.environ.get("BOOK_GUARD"):
     refuse_network()
+    if "BOOK_JOURNAL" in os.environ:
+        watch()
     if os.environ["BOOK_GUARD"] == "strict":
         be_strict()
