@@ -118,13 +118,15 @@ def forget_stale_chapters(app):
     app.chapter_keys = {
         name: {"environment": app.environment, "code": sources.digest(*code)} for name, code in app.chapters.items()
     }
+    records = [(record, Path(record.uri).with_suffix("").as_posix()) for record in cache.list_cache_records()]
     for name, now in app.chapter_keys.items():
         made = old.get(name, {"files": {}})
-        if made == now | {"files": made["files"]} and sources.is_current(made, root):
+        cached = any(path.endswith(f"/{name}") for _, path in records)  # a run that failed leaves no record
+        if cached and made == now | {"files": made["files"]} and sources.is_current(made, root):
             app.chapter_keys[name] = made
     app.stale_chapters = {name for name, key in app.chapter_keys.items() if "files" not in key}
-    for record in cache.list_cache_records():
-        if any(Path(record.uri).with_suffix("").as_posix().endswith(f"/{name}") for name in app.stale_chapters):
+    for record, path in records:
+        if any(path.endswith(f"/{name}") for name in app.stale_chapters):
             cache.remove_cache(record.pk)
     for name in app.stale_chapters:
         _journal(app, name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sysconfig
 import traceback
 from itertools import combinations, zip_longest
@@ -87,7 +88,7 @@ def _is_stub(error: Exception) -> bool:
     """Tell an empty stub, or the use of a guess that is still ``...``, from an error."""
     if isinstance(error, NotImplementedError):  # those of libraries say what they miss
         return not error.args
-    return isinstance(error, (TypeError, AttributeError)) and "ellipsis" in str(error)
+    return bool(re.search(r"'ellipsis'|^rank \d+.* raised NotImplementedError$", str(error), re.M))  # here, or launched
 
 
 def _unfinished(value: Any) -> bool:
@@ -97,8 +98,7 @@ def _unfinished(value: Any) -> bool:
 def _stopped(error: Exception) -> str:
     """Say what was raised, and at which line of the reader's own code."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*LIBRARIES, "<frozen"))] or frames
-    last = own[-1]
+    last = ([frame for frame in frames if not frame.filename.startswith((*LIBRARIES, "<frozen"))] or frames)[-1]
     where = f"    line {last.lineno}, in {last.name}: {last.line}"
     return f"not right yet: your code stopped with {type(error).__name__}: {error}\n{where}"
 

@@ -143,7 +143,7 @@ def test_a_changed_sentence_runs_nothing(built):
     assert rebuilt(built) == set()
     page = built.page(FIRST)
     assert "More text" in page
-    assert page.count("value 2") == 1
+    assert len(re.findall(r"value \d", page)) == 1
     assert page.count("<figcaption") == 1
     (built.root / "docs/lessons/one/01_uses.record.json").unlink()
     assert rebuilt(built) == {FIRST}
@@ -256,7 +256,7 @@ def test_killed_builds(site):
         process = site.start()
         time.sleep(rng.uniform(0.2, 1.2) * whole)
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGINT]))
-        process.wait()
+        process.communicate()
         if number % 3 == 0 or number == 9:
             done = site.build()
             assert done.returncode == 0, done.stderr
@@ -279,6 +279,17 @@ def test_a_broken_cache_of_chapters(site):
     (site.root / "docs/_build/chapters/global.db").write_bytes(b"")
     assert site.build("-E").returncode == 0
     assert "from b" in site.page("start/b")
+
+
+def test_a_chapter_that_failed_once(site):
+    """What a chapter reads is known although its first run failed in the middle."""
+    site.lesson("01_a", "assert True")
+    site.chapter("b", "import pathlib, tool.inner\nprint('value', tool.inner.VALUE)")
+    assert site.build().returncode != 0
+    for value in (1, 2):
+        site.write("src/tool/inner.py", f"VALUE = {value}\n")
+        assert site.build().returncode == 0
+        assert f"value {value}" in site.page("start/b")
 
 
 def test_a_dead_kernel(site):

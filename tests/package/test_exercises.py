@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, tensor
 
+from pytorch_course.distributed import launch
 from pytorch_course.exercises import TOLERANCES, expect
 
 ONE_TO_SIX = torch.arange(1.0, 7).reshape(2, 3)
@@ -56,6 +57,12 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("yours", "right"), RIGHT)
+def test_a_stub_on_other_processes_is_not_done(capsys):
+    """The LaunchError of a stub that every rank calls is no wrong answer."""
+    expect(lambda: launch(stub, nproc=2), [1, 1])
+    assert capsys.readouterr().out == "not done yet\n"
+
+
 def test_right(yours, right, capsys, strict):
     """What is right is said in one line, as a value and as a function."""
     expect(yours, right)
