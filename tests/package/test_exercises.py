@@ -57,12 +57,6 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("yours", "right"), RIGHT)
-def test_a_stub_on_other_processes_is_not_done(capsys):
-    """The LaunchError of a stub that every rank calls is no wrong answer."""
-    expect(lambda: launch(stub, nproc=2), [1, 1])
-    assert capsys.readouterr().out == "not done yet\n"
-
-
 def test_right(yours, right, capsys, strict):
     """What is right is said in one line, as a value and as a function."""
     expect(yours, right)
@@ -183,6 +177,12 @@ def test_not_done(yours, right, capsys, monkeypatch):
     monkeypatch.setenv("PYTORCH_COURSE_STRICT", "1")
     with pytest.raises(AssertionError, match="not done yet"):
         expect(yours, right)
+
+
+def test_a_stub_on_other_processes_is_not_done(capsys):
+    """The LaunchError of a stub that every rank calls is no wrong answer."""
+    expect(lambda: launch(stub, nproc=2), [1, 1])
+    assert capsys.readouterr().out == "not done yet\n"
 
 
 def test_none_as_a_value_asks_for_return(capsys):
