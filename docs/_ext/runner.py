@@ -24,6 +24,7 @@ TOGETHER = 2  # lessons that run at the same time
 PATIENCE = 10  # times the limit of CPU time by the clock, after which a lesson
 IDLE = 0.05  # that has not had this share of it as CPU time waits for ever, on however busy a machine
 POLL = 0.5  # seconds
+SECONDS = 60  # of CPU time, at which a lesson is stopped: it should take half, and machines differ
 
 context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
@@ -31,7 +32,7 @@ context = multiprocessing.get_context("fork" if sys.platform == "linux" else "sp
 def setup(app):
     """Connect to the build, before Sphinx-Gallery."""
     app.add_config_value("book_libraries", [], "")
-    app.add_config_value("book_seconds", 30, "")
+    app.add_config_value("book_seconds", {}, "")
     app.connect("builder-inited", run_stale, priority=400)
     return {"parallel_read_safe": True}
 
@@ -78,7 +79,7 @@ class Run:
     """One lesson that runs in a process of its own."""
 
     def __init__(self, app, lesson):
-        self.lesson, self.limit = lesson, app.config.book_seconds
+        self.lesson, self.limit = lesson, float(app.config.book_seconds.get(lesson.part, SECONDS))
         self.target = Path(app.srcdir, f"{lesson.docname}.py")
         self.folder = Path(app.outdir).parent / "runs" / lesson.part / lesson.path.stem
         self.blocks = sources.cells(lesson.path)
@@ -98,7 +99,7 @@ class Run:
         if self.process.is_alive():
             used, passed = cpu_seconds(self.process.pid), time.monotonic() - self.started
             if used > self.limit:
-                self.stop(f"took more than {self.limit} s of CPU time and was stopped")
+                self.stop(f"took more than {self.limit:g} s of CPU time and was stopped")
             elif passed > PATIENCE * self.limit and used < IDLE * passed:
                 self.stop(f"was stopped after {passed:.0f} s: it waited for something that did not come")
             else:

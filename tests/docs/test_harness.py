@@ -91,7 +91,7 @@ def broken(shared_site):
     for name, (code, _) in BAD.items():
         shared_site.lesson(name, code)
     shared_site.lesson("99_last", FINDS)
-    done = shared_site.build("-D", "book_libraries=torch,matplotlib.pyplot", "-D", "book_seconds=2")
+    done = shared_site.build("-D", "book_libraries=torch,matplotlib.pyplot", "-D", "book_seconds.one=2")
     return shared_site, done
 
 
