@@ -12,6 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 logger = logging.getLogger(__name__)
 _ = get_translation("book")
 
+WORDS = 6  # of a caption, that make the address of its figure: one before it does not change it
 INSTALL = 'python -m pip install "pytorch_course-{version}-py3-none-any.whl[lessons]"'
 
 
@@ -87,8 +88,9 @@ def tidy(app, doctree):
         facts += [_named(link) for link in downloads if not link["reftarget"].endswith(".zip")]
     for mark in list(doctree.findall(caption_mark)):
         _caption(app, mark)
-    for number, figure in enumerate(doctree.findall(nodes.figure), start=1):
-        figure["ids"] = figure["ids"] or [f"figure-{number}"]
+    for figure in doctree.findall(nodes.figure):
+        words = [word for caption in figure.findall(nodes.caption) for word in caption.astext().split()[:WORDS]]
+        figure["ids"] = figure["ids"] or ([nodes.make_id(f"figure-{' '.join(words)}")] if words else [])
     for image in doctree.findall(drawn):
         if not isinstance(image.parent, nodes.figure):
             logger.warning("a figure without a caption: add '.. caption::' after its cell", location=image)

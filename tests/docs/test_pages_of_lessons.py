@@ -59,6 +59,7 @@ def test_caption(built):
     assert 'alt="A straight line going up."' in figure
     assert "A line that <em>rises</em>." in figure
     assert page.count("<figcaption") == 2
+    assert 'id="figure-a-line-that-rises"' in page and 'id="figure-a-pattern"' in page
 
 
 def test_kind_of_picture(built):
