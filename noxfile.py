@@ -92,11 +92,11 @@ def build(session, only):
 
 def pack(folder, archive):
     """Write the files of a folder that a reader can reach into an archive: the same bytes for the same files."""
-    part = archive.with_suffix(".part")
+    part, unread = archive.with_suffix(".part"), ("_sources", "objects.inv", "sitemap.xml")
     with zipfile.ZipFile(part, "w") as book:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            if path.is_file() and name.parts[0][0] != "." and name.parts[0] not in ("_sources", "objects.inv"):
+            if path.is_file() and name.parts[0][0] != "." and name.parts[0] not in unread:
                 entry = zipfile.ZipInfo(f"{archive.stem}/{name.as_posix()}")  # no date but ZIP's first, 1980
                 entry.external_attr = 0o644 << 16
                 book.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
