@@ -394,10 +394,11 @@ def test_links_are_asked(noxfile, shared_site, tmp_path):
     noxfile.links(session)
     command = session.commands[-1]
     options = command[command.index("-D") : command.index("-d")]
-    shared_site.write(
-        "docs/start/d.rst", "Links\n=====\n\n`one <https://doi.org/10/1>`__ `two <http://127.0.0.1:9/>`__\n"
-    )
+    text = "`one <https://doi.org/10/1>`__ `two <http://127.0.0.1:9/>`__ `three <http://nowhere.invalid/>`__"
+    shared_site.write("docs/start/d.rst", f"Links\n=====\n\n{text}\n")
     done = shared_site.build("-b", "linkcheck", *options, "-D", "linkcheck_retries=1", "-D", "linkcheck_timeout=5")
     assert done.returncode != 0
     assert "broken link: http://127.0.0.1:9/" in done.stderr
+    assert "broken link: http://nowhere.invalid/" in done.stderr
+    assert "the book runs without a network" not in done.stderr
     assert "doi.org" not in done.stderr
