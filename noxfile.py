@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 if sys.version_info < (3, 11):
@@ -22,32 +23,48 @@ nox.options.sessions = ["lint", "tests", "docs", "site"]
 ROOT = Path(__file__).parent
 BUILD = ROOT / "docs" / "_build"
 HTML = BUILD / "html"
+ARCHIVE = BUILD / "pytorch-in-practice.zip"
 LOCKS = {"docs": ["docs"], "tests": ["tests"], "site": ["site"], "lint": ["lint"], "serve": ["serve"]}
 FULL_DISK_BYTES = 50e6
-ENVIRONMENT_BYTES = 7e9  # what one environment takes on disk, nearly all of it torch
+ENVIRONMENT_BYTES, LINKED_BYTES = 7e9, 1e9  # what an environment takes on disk: nearly all of it is torch
+UNCHECKED = r"https://doi\.org/"  # publishers turn machines away
 
 
 def install(session, name):
     """Install one locked requirement file with its hashes, and the package itself."""
     session.env["PYTHONDONTWRITEBYTECODE"] = ""  # compiling torch anew in every process would cost seconds each
-    folder = Path(session.virtualenv.location)
-    free = shutil.disk_usage(ROOT).free
-    fresh = not (folder / ".installed").exists()
-    if fresh and name != "site" and free < ENVIRONMENT_BYTES:
+    cpu = os.environ.get("BOOK_CPU") == "1"
+    lock_file = f"requirements/{name}-cpu.txt" if cpu else f"requirements/{name}.txt"
+    if not (ROOT / lock_file).exists():
+        session.error(
+            f"BOOK_CPU=1 asks for {lock_file}, which is not there: `python -m nox -s lock -- cpu` writes it; "
+            "without BOOK_CPU the session installs the usual torch"
+        )
+    installed = Path(session.virtualenv.location) / ".installed"
+    free, needed = shutil.disk_usage(ROOT).free, LINKED_BYTES if torch_is_linked() else ENVIRONMENT_BYTES
+    if not installed.exists() and free < needed:
         session.error(
             f"the disk holds {free / 1e9:.1f} GB free, and a new environment with torch needs up to "
-            f"{ENVIRONMENT_BYTES / 1e9:.0f} GB: free some space (old environments: .nox/) and run this again"
+            f"{needed / 1e9:.0f} GB: free some space (old environments: .nox/) and run this again"
         )
-    session.install("--require-hashes", "-r", f"requirements/{name}.txt")
+    backend = ["--torch-backend", "cpu"] if cpu else []
+    session.install(*backend, "--require-hashes", "-r", lock_file)
     if name != "site":
         session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    (folder / ".installed").touch()
+    installed.touch()
+
+
+def torch_is_linked():
+    """Return whether an environment shares torch with uv's cache, as a new one then will."""
+    places = ("*/lib/python*/site-packages/torch/version.py", "*/Lib/site-packages/torch/version.py")
+    return any(file.stat().st_nlink > 1 for place in places for file in (ROOT / ".nox").glob(place))
 
 
 def build(session, only):
     """Build the book; ``only`` names one lesson (tensors/07) or chapter, all others keep what they have."""
     proof = HTML / "lessons.json"
     proof.unlink(missing_ok=True)
+    ARCHIVE.unlink(missing_ok=True)
     started = time.monotonic()
     try:
         done = session.run(
@@ -64,10 +81,26 @@ def build(session, only):
     lessons = json.loads(proof.read_text())["lessons"]
     ran = [lesson for lesson in lessons if lesson["ran_now"]]
     session.log(f"book     {(HTML / 'index.html').as_uri()}")
+    if not only:
+        pack(HTML, ARCHIVE)
+        session.log(f"offline  {ARCHIVE} ({ARCHIVE.stat().st_size / 1e6:.1f} MB): the book with its downloads")
     session.log(f"time     {time.monotonic() - started:.0f} s")
     session.log(
         f"lessons  {len(lessons)} in the book, {len(ran)} run in this build, the others unchanged since their last run"
     )
+
+
+def pack(folder, archive):
+    """Write the files of a folder that a reader can reach into an archive: the same bytes for the same files."""
+    part, unread = archive.with_suffix(".part"), ("_sources", "objects.inv", "sitemap.xml")
+    with zipfile.ZipFile(part, "w") as book:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            if path.is_file() and name.parts[0][0] != "." and name.parts[0] not in unread:
+                entry = zipfile.ZipInfo(f"{archive.stem}/{name.as_posix()}")  # no date but ZIP's first, 1980
+                entry.external_attr = 0o644 << 16
+                book.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    part.replace(archive)
 
 
 @nox.session
@@ -135,29 +168,43 @@ def serve(session):
     )
 
 
+@nox.session
+def links(session):
+    """Ask every address in the book whether it answers; needs a network (weekly in the workflow)."""
+    install(session, "docs")
+    session.run(
+        *("python", "-m", "sphinx", "-b", "linkcheck", "-q", "-D", f"linkcheck_ignore={UNCHECKED}"),
+        *("-D", "linkcheck_timeout=30", "-D", "linkcheck_retries=3"),
+        *("-d", BUILD / "doctrees", ROOT / "docs", BUILD / "links"),
+    )
+
+
 @nox.session(venv_backend="none")
 def lock(session):
-    """Write requirements/*.txt anew: newest versions, with hashes, without addresses."""
+    """Write requirements/*.txt anew: newest versions, with hashes, without addresses.
+
+    ``-- cpu`` writes requirements/*-cpu.txt instead: the versions of requirements/*.txt, torch without CUDA.
+    """
+    cpu = session.posargs == ["cpu"]
+    if session.posargs and not cpu:
+        session.error(f"lock takes no argument but cpu, not {' '.join(session.posargs)}")
     for name, extras in LOCKS.items():
-        session.run(
-            *(
-                sys.executable,
-                "-m",
-                "uv",
-                "pip",
-                "compile",
-                "--quiet",
-                "--universal",
-                "--upgrade",
-                "--python-version",
-                "3.11",
-            ),
-            *("--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-emit-package", "pytorch-course"),
-            *("--custom-compile-command", "python -m nox -s lock"),
-            *(part for extra in extras for part in ("--extra", extra)),
-            *("pyproject.toml", "--output-file", f"requirements/{name}.txt"),
-            external=True,
-        )
+        usual = f"requirements/{name}.txt"
+        try:
+            session.run(
+                *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
+                *("--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-emit-package", "pytorch-course"),
+                *("--custom-compile-command", f"python -m nox -s lock{' -- cpu' if cpu else ''}"),
+                *(("--torch-backend", "cpu", "--constraint", usual) if cpu else ("--upgrade",)),
+                *(part for extra in extras for part in ("--extra", extra)),
+                *("pyproject.toml", "--output-file", f"requirements/{name}-cpu.txt" if cpu else usual),
+                external=True,
+            )
+        except nox.command.CommandFailed:
+            where = "the index of torch's CPU builds, which only uv knows the address of," if cpu else "a package index"
+            session.error(
+                f"the lock of {name} is as it was: see uv's message above; it has to reach {where} to write one"
+            )
 
 
 @nox.session

@@ -1,12 +1,14 @@
-"""Put the package's wheel beside the downloads, and make of each script what its reader runs."""
+"""Put the package's wheel beside the downloads, make of each script what its reader runs, and list the pages for machines."""
 
 import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from course import stub
+from docutils import nodes
 from lesson_page import INSTALL
 
 HEADER = """\
@@ -29,8 +31,10 @@ if plt.get_backend().lower() != "agg":
 def setup(app):
     """Connect to the build."""
     app.connect("builder-inited", build_wheel)
+    app.connect("doctree-read", note_goal, priority=900)
     app.connect("build-finished", place_downloads)
-    return {"parallel_read_safe": True}
+    app.connect("build-finished", list_pages)
+    return {"parallel_read_safe": True, "env_version": 1}
 
 
 def build_wheel(app):
@@ -69,3 +73,37 @@ def place_downloads(app, exception):
         shutil.copy(
             Path(app.srcdir, f"{lesson.docname}.ipynb"), places["ipynb"]
         )  # Sphinx copied it before the page was written
+
+
+def note_goal(app, doctree):
+    """Keep the first paragraph of a page, which says what the page is for."""
+    goal = next((paragraph.astext() for paragraph in doctree.findall(nodes.paragraph)), "")
+    app.env.metadata[app.env.docname]["goal"] = " ".join(goal.split())
+
+
+def list_pages(app, exception):
+    """Write ``llms.txt``, each page with its goal, and ``sitemap.xml``, where the address of the book is known."""
+    if exception or app.builder.format != "html":
+        return
+    env, root = app.env, app.config.root_doc
+    base = app.config.html_baseurl and app.config.html_baseurl.rstrip("/") + "/"
+    pages = {name: base + app.builder.get_target_uri(name) for name in sorted(env.found_docs)}
+
+    def below(name):
+        yield name
+        for child in env.toctree_includes.get(name, []):
+            yield from below(child)
+
+    lines = [f"# {app.config.project}\n\n> {env.metadata[root]['goal']}\n"]
+    for part in env.toctree_includes[root]:
+        lines.append(f"\n## {env.titles[part].astext()}\n\n")
+        lines += [
+            f"- [{env.titles[name].astext()}]({pages[name]}): {env.metadata[name]['goal']}\n" for name in below(part)
+        ]
+    Path(app.outdir, "llms.txt").write_text("".join(lines), encoding="utf-8")
+    sitemap = Path(app.outdir, "sitemap.xml")
+    sitemap.unlink(missing_ok=True)
+    if base:
+        head = '<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n'
+        urls = "".join(f"<url><loc>{escape(page)}</loc></url>\n" for page in pages.values())
+        sitemap.write_text(f"{head}{urls}</urlset>\n", encoding="utf-8")

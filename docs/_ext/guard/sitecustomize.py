@@ -75,7 +75,7 @@ def _refuse(event, args):
         host = args[1][0]
     else:
         return
-    if not _is_local(host):
+    if sys._book_guarded and not _is_local(host):
         note = f"{event} {host!r}"
         if "BOOK_JOURNAL" in os.environ:
             _write(f"refused {note}")
@@ -83,7 +83,7 @@ def _refuse(event, args):
 
 
 def refuse_network():
-    """Refuse every connection that leaves this machine, for the life of the process."""
+    """Refuse every connection that leaves this machine, while ``sys._book_guarded`` is true."""
     if not getattr(sys, "_book_guarded", False):
         sys._book_guarded = True
         sys.addaudithook(_refuse)
