@@ -95,7 +95,7 @@ for function in (fit_numpy, fit):
 
 # %%
 # For two layers the two are nearly equal. With ten, the loop in PyTorch stays as it is, and the one in NumPy has 32 lines more. Each new
-# layer must be added in three places, forward, back and update, and nothing tells you when you forget one.
+# layer must be added in three places, forward, back and update, and an update that you forget raises no error.
 #
 # How does the model know its weights?
 # ------------------------------------
@@ -198,7 +198,7 @@ except AttributeError as error:
 # Why do these layers not learn?
 # ------------------------------
 #
-# Now the network with three more layers in between, kept in a list, so that ``forward`` can loop over them. Which list? We try
+# Now put three more layers into the middle of the network, in a list, so that ``forward`` can loop over them. Which list? We try
 # Python's ``list`` and PyTorch's :class:`torch.nn.ModuleList`.
 
 
@@ -447,8 +447,8 @@ print(sum(p.numel() for p in net.parameters()), list(net.state_dict()))
 #    * The same: the module's own parameters come first, wherever in ``__init__`` they stand.
 #    * ``TypeError: cannot assign 'torch.FloatTensor' as parameter 'weight'``. The name is on the list of parameters, and only a
 #      parameter or None may take its place. Write ``nn.Parameter(torch.zeros(1, 16))``, or ``nn.init.zeros_(self.head.weight)``.
-#    * Only first and last layer, so the assert stops the page. The third child is the ``ModuleList``: it is never called, and its layers
-#      are not children of ``deep`` but grandchildren.
+#    * Only first and last layer, so the assert stops the page. ``deep`` is not among its own children. The child ``middle``, the
+#      ``ModuleList``, is never called, and its layers are grandchildren.
 #
 # Exercises
 # ---------
