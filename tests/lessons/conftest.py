@@ -28,6 +28,12 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("lesson", chosen, ids=lambda lesson: lesson.id)
 
 
+def pytest_collection_modifyitems(config, items):
+    """With --lesson, run nothing but that lesson."""
+    if config.getoption("lesson"):
+        items[:] = [item for item in items if "lesson" in getattr(item, "fixturenames", ())]
+
+
 @pytest.fixture
 def strict_environment():
     """Return an environment in which warnings and wrong answers are errors and other machines are out of reach."""
