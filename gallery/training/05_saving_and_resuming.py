@@ -213,7 +213,7 @@ except (OSError, RuntimeError) as error:
     print(f"half of {len(everything):,} bytes: {type(error).__name__}")
 
 # %%
-# So write beside it, force the bytes to the disk (:func:`os.fsync`; a power cut loses what only the operating system has), and then
+# So write beside it, force the bytes to the disk (``os.fsync``; a power cut loses what only the operating system has), and then
 # rename. ``os.replace`` puts the new file in the place of the old one in a single step: whoever looks finds one or the other.
 
 import os
