@@ -266,9 +266,8 @@ print("eval, a batch of one:", by_hand)
 
 # %%
 # Four batches around 100, and the running means are far below 100, because they started at 0. So a value of 100, which is just the mean
-# of the data, comes out far from 0.
-# After a very short training ``eval`` mode can be much worse than ``train`` mode for this reason alone: after :math:`k` batches a share of
-# :math:`0.9^k` of the start is left.
+# of the data, comes out far from 0. After a very short training ``eval`` mode can be much worse than ``train`` mode for this reason
+# alone: after :math:`k` batches a share of :math:`0.9^k` of the start is left.
 #
 # Good in training, bad in prediction: bad luck?
 # ----------------------------------------------
@@ -361,9 +360,9 @@ torch.testing.assert_close(leaf.grad, normalise_back(above, hat, spread, dim=1))
 torch.testing.assert_close(layer(x[:1]), out[:1])
 
 # %%
-# A batch of one is fine, there is nothing to remember, and train and eval mode agree. That is one reason why :term:`transformers <transformer>`,
-# whose batches hold texts of different lengths, use it. The price: it mixes the units, which must be of one kind. Height, weight and age
-# in one mean make little sense; 64 units of a hidden layer do.
+# A batch of one is fine, there is nothing to remember, and train and eval mode agree. That is one reason why :term:`transformers
+# <transformer>`, whose batches hold texts of different lengths, use it. The price: it mixes the units, which must be of one kind.
+# Height, weight and age in one mean make little sense; 64 units of a hidden layer do.
 #
 # What does dropout do?
 # ---------------------
