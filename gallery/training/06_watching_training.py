@@ -127,7 +127,8 @@ upper.legend(loc="upper left")
 #       logarithmic axis: the calm one settles near 0.01, the hot one lies near 0.05 from update 30 on and collapses at the end.
 #
 # The hot run learns fast, breaks, and ends as badly as by guessing (:math:`\log 10 \approx 2.3`). A rule of thumb says that a ratio of
-# about **0.001** is healthy in long trainings. Short trainings of small networks, like this one, live with 0.01. The exact number matters less than its power of ten.
+# about **0.001** is healthy in long trainings. Short trainings of small networks, like this one, live with 0.01. The exact number matters
+# less than its power of ten.
 #
 # Is it always so? Here are five pairs of runs, each pair from its own start weights. The ratio is the mean over the updates 30 to 59, the
 # loss is the mean over the last twenty.
@@ -345,10 +346,10 @@ for name in peaks:
 # -----------------------------
 #
 # **tensorboardX** is the older library from which ``torch.utils.tensorboard`` came. It writes the same events and is alive; take it
-# where there is no torch, for a training in NumPy or JAX, say, or to export all scalars as JSON. **Visdom** draws in a browser as well, and you send it points
-# one by one. It is not installed with this book, because its release 0.2.4 does not build with a current setuptools. It can write what it sends
-# into a log: a line is a pair of an address and a message. The first message makes a window, the others append to it. Here are such
-# lines for the hot run, with the keys that matter:
+# where there is no torch, for a training in NumPy or JAX, say, or to export all scalars as JSON. **Visdom** draws in a browser as well,
+# and you send it points one by one. It is not installed with this book, because its release 0.2.4 does not build with a current
+# setuptools. It can write what it sends into a log: a line is a pair of an address and a message. The first message makes a window, the
+# others append to it. Here are such lines for the hot run, with the keys that matter:
 
 with open(folder / "visdom.log", "w") as log:
     for row in runs["hot"]:
@@ -408,8 +409,8 @@ for name, p in model.named_parameters():
 #    * It ends at 0.20 and not at 0.04, and its ratio is 0.03: better than *hot*, still worse than *calm*, with a number in between. An
 #      assert about *hot* stops the page.
 #    * One, the latest of each tag. Such a sample of a log is easily taken for the whole.
-#    * Both fail. The hot run is at 2.3 in the updates 50 to 59 and at the end; the calm one falls to 0.3 and ends at 2.3 after all, with a ratio of 0.02 in the
-#      updates 50 to 59. Inputs that are 16 times larger have the effect of a larger learning rate.
+#    * Both fail. The hot run is at 2.3 in the updates 50 to 59 and at the end; the calm one falls to 0.3 and ends at 2.3 after all, with
+#      a ratio of 0.02 in the updates 50 to 59. Inputs that are 16 times larger have the effect of a larger learning rate.
 #
 # Exercises
 # ---------
