@@ -59,7 +59,8 @@ class FillList(SphinxPostTransform):
     def section(self, module, names):
         """Return the names of one module; its own stands above them."""
         items = [self.item(name, names[name]) for name in sorted(names, key=str.casefold) if name != module]
-        title = self.link("py", "obj", module) if inventories.find(module) else nodes.literal("", module)
+        known = module in self.env.domains.python_domain.objects or inventories.find(module)
+        title = self.link("py", "obj", module) if known else nodes.literal("", module)
         content = nodes.bullet_list("", *items, classes=["api-names"])
         return nodes.section("", nodes.title("", "", title), content, ids=[nodes.make_id(f"names-of-{module}")])
 

@@ -65,7 +65,9 @@ def official():
 @cache
 def find(name):
     """Return where a name, or the same thing under another name, is described; or None."""
-    for spelled in sorted(spellings(name) if re.fullmatch(r"\w+(\.\w+)*", name) else (), key=lambda known: "._" in known):
+    for spelled in sorted(
+        spellings(name) if re.fullmatch(r"\w+(\.\w+)*", name) else (), key=lambda known: "._" in known
+    ):
         root = spelled.partition(".")[0]
         library = libraries().get(root, libraries()["python"])
         place = place_in(library, spelled) if "places" in library else official_place(root, spelled)

@@ -45,7 +45,7 @@ FILES = ("lessons/one/02_files.html", "Files")
 def names(site):
     """Return, for each module in the order of the page, its names with their address and their lessons."""
     found = {}
-    for module, items in re.findall(r"<h3>(.*?)</h3>(.*?)</section>", site.page("names"), flags=re.S):
+    for module, items in re.findall(r"<h3>(<.*?)</h3>(.*?)</section>", site.page("names"), flags=re.S):
         found[re.search(r'class="pre">([\w.]+)', module)[1]] = names = {}
         for item in re.findall(r"<li>(.*?)</li>", items, flags=re.S):
             links = re.findall(r'href="(.*?)".*?>(?:<.*?>)*([^<]+)<', item)

@@ -106,7 +106,7 @@ def test_every_block_is_linked(linked):
     assert "    raise NotImplementedError  # your code\n\nassert" in blocks[2]
     assert blocks[3] == "return Path(path).read_text()"
     assert found == {
-        "pathlib": f"{PYTHON}pathlib.html",
+        "pathlib": f"{PYTHON}pathlib.html#module-pathlib",
         "Path": f"{PYTHON}pathlib.html#pathlib.Path",
         "joinpath": f"{PYTHON}pathlib.html#pathlib.PurePath.joinpath",
         "exists": f"{PYTHON}pathlib.html#pathlib.Path.exists",

@@ -225,12 +225,12 @@ MODULES = {
     "torch.distributed": TORCH + "distributed.html",
     "torch.export": TORCH + "user_guide/torch_compiler/export.html",
     "torchvision.transforms.v2": VISION + "transforms.html",
-    "numpy": NUMPY + "reference/index.html",
-    "numpy.linalg": NUMPY + "reference/routines.linalg.html",
-    "sklearn.datasets": SKLEARN + "api/sklearn.datasets.html",
-    "matplotlib.pyplot": MATPLOTLIB + "api/pyplot_summary.html",
-    "pathlib": PYTHON + "library/pathlib.html",
-    "collections.abc": PYTHON + "library/collections.abc.html",
+    "numpy": NUMPY + "reference/index.html#module-numpy",
+    "numpy.linalg": NUMPY + "reference/routines.linalg.html#module-numpy.linalg",
+    "sklearn.datasets": SKLEARN + "api/sklearn.datasets.html#module-sklearn.datasets",
+    "matplotlib.pyplot": MATPLOTLIB + "api/pyplot_summary.html#module-matplotlib.pyplot",
+    "pathlib": PYTHON + "library/pathlib.html#module-pathlib",
+    "collections.abc": PYTHON + "library/collections.abc.html#module-collections.abc",
 }
 
 # Undocumented, private, of another library, or without a page of their own: a wrong link is worse than none.
