@@ -1,26 +1,22 @@
 """Link the library names in the code of lessons, chapters and examples to their pages.
 
 All the Python on a page is read as one program. What `name_finder` understands and an inventory or this book describes becomes
-a link; the longest dotted name wins. The answers are kept beside the doctrees, because they are slow to find.
+a link; the longest dotted name wins. Each page remembers its links, for the index of names and for the lists of lessons.
 """
 
 import ast
-import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
-from dataclasses import astuple
 from pathlib import Path
 
-import jedi
+import inventories
 import name_finder
 from docutils import nodes
 from guard.kinds import digest
 from pygments.lexers import PythonConsoleLexer, PythonLexer
 from pygments.token import STANDARD_TYPES, Whitespace
 from sphinx import addnodes
-from sphinx.ext.intersphinx import InventoryAdapter
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 LANGUAGES = ("python", "ipython3", "pycon")
@@ -32,20 +28,44 @@ class linked_code(nodes.General, nodes.TextElement):
 
 def setup(app):
     """Connect to the build."""
-    jedi.settings.cache_directory = str(Path(app.doctreedir) / "jedi")  # not the reader's home
     app.add_node(linked_code, html=(visit, depart))
     app.add_post_transform(CodeLinks)
-    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 1}
+    app.connect("doctree-read", remember, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 2}
 
 
 def visit(self, node):
     """Open what Sphinx puts around a highlighted block."""
-    self.body.append(f'<div class="highlight-{node["language"]} notranslate"><div class="highlight"><pre>')
+    named = nodes.inline(ids=node["ids"])
+    self.body.append(self.starttag(named, "div", suffix="", CLASS=f"highlight-{node['language']} notranslate"))
+    self.body.append('<div class="highlight"><pre>')
 
 
 def depart(self, node):
     """Close it."""
     self.body.append("</pre></div></div>\n")
+
+
+def remember(app, doctree):
+    """Note with a page what each name in its code may mean."""
+    found = {use.meanings for use in Page(app.env, app.env.docname, doctree).uses()}
+    app.env.metadata[app.env.docname]["names"] = sorted(found)  # Sphinx forgets it with the page
+
+
+def names_of(env, page):
+    """Return every name in a page's code that this book or a library's documentation describes."""
+    return dict.fromkeys(filter(None, (described(env, meanings) for meanings in env.metadata[page].get("names", ()))))
+
+
+def described(env, meanings):
+    """Return the first of some names that this book or a library's documentation describes, as it is spelled there; or None."""
+    own = env.domains.python_domain.objects
+    for name in meanings:
+        if name in own:
+            return name
+        if entry := inventories.find(name):
+            return entry.name
+    return None
 
 
 class CodeLinks(SphinxPostTransform):
@@ -56,34 +76,39 @@ class CodeLinks(SphinxPostTransform):
 
     def run(self, **kwargs):
         """Link the code of one page."""
-        blocks = [(node, source) for node in self.document.findall(is_code) if (source := python_of(node)) is not None]
-        code = prelude(self.env.docname)
-        first, starts = code.count("\n") + 1, []
-        for _, source in blocks:
-            starts.append(first)
-            code += source + "\n"
-            first = code.count("\n") + 1
-        kinds = self.kinds(blocks)
-        links = self.links(code, list(zip(starts, kinds, strict=True))) if blocks else {}
-        for (node, _), start in zip(blocks, starts, strict=True):
-            language = node.get("language", "pycon")
-            tokens = linked(node.astext(), lambda line, at, start=start: links.get((start + line, at)))
-            node.replace_self(linked_code("", "", *tokens, language=language))
-
-    def links(self, code, kinds):
-        """Return, for the place where each documented name starts, its end and a reference to it."""
-        found = {}
-        for line, start, end, meanings in understood(self.app.doctreedir, code, kinds):
-            name = next((name for name in meanings if self.described(name)), None)
-            if name and (line, start) not in found:  # a dotted name comes before its parts
+        page = Page(self.env, self.env.docname, self.document)
+        links = {}
+        for use in page.uses():
+            name = described(self.env, use.meanings)
+            if name and (use.line, use.start) not in links:  # a dotted name comes before its parts
                 about = {"refdomain": "py", "reftype": "obj", "reftarget": name, "refdoc": self.env.docname}
-                found[line, start] = end, addnodes.pending_xref("", **about, refexplicit=True, refwarn=True)
-        return found
+                links[use.line, use.start] = use.end, addnodes.pending_xref("", **about, refexplicit=True, refwarn=True)
+        for (node, _), start in zip(page.blocks, page.starts, strict=True):
+            tokens = linked(node, lambda line, at, start=start: links.get((start + line, at)))
+            node.replace_self(linked_code("", "", *tokens, language=node.get("language", "pycon")))
 
-    def kinds(self, blocks):
+
+class Page:
+    """The Python on a page, as one program."""
+
+    def __init__(self, env, docname, document):
+        self.env, self.docname = env, docname
+        self.blocks = [(node, source) for node in document.findall(is_code) if (source := python_of(node)) is not None]
+        self.code = prelude(docname)
+        self.starts = []
+        for _, source in self.blocks:
+            self.starts.append(self.code.count("\n") + 1)
+            self.code += source + "\n"
+
+    def uses(self):
+        """Return the uses of names."""
+        kinds = list(zip(self.starts, self.kinds(), strict=True))
+        return name_finder.uses(self.code, lambda line, name: kind_of(kinds, line, name)) if self.blocks else []
+
+    def kinds(self):
         """Return what the variables were after each block of a lesson or of a chapter; an answer stands in its cell."""
-        sources = [source for node, source in blocks if "answer" not in node["classes"]]
-        lesson = Path(self.env.srcdir, f"{self.env.docname}.kinds.json")
+        sources = [source for node, source in self.blocks if "answer" not in node["classes"]]
+        lesson = Path(self.env.srcdir, f"{self.docname}.kinds.json")
         if lesson.exists():
             found = json.loads(lesson.read_text(encoding="utf-8"))
             found = found if len(found) == len(sources) else [{}] * len(sources)
@@ -92,17 +117,10 @@ class CodeLinks(SphinxPostTransform):
             paths = [Path(os.environ["BOOK_KINDS"], f"{cell}.json") for cell in cells]
             found = [json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for path in paths]
         cell, after = -1, []
-        for node, _ in blocks:
+        for node, _ in self.blocks:
             cell += "answer" not in node["classes"]
             after.append(found[cell])
         return after
-
-    def described(self, name):
-        """Say whether this book or an inventory describes a name."""
-        if name in self.env.domains.python_domain.objects:
-            return True
-        inventory = InventoryAdapter(self.env).main_inventory
-        return any(name in names for kind, names in inventory.items() if kind.startswith("py:"))
 
 
 def is_code(node):
@@ -145,21 +163,6 @@ def prelude(page):
     return "".join(f"{line}\n" for line in lines)
 
 
-def understood(folder, code, kinds):
-    """Return the uses of names in the code, as plain lists, from the folder if they are known there."""
-    versions = [importlib.metadata.version(name) for name in ("jedi", "torch", "numpy", "matplotlib")]
-    rules = Path(name_finder.__file__).read_text(encoding="utf-8")
-    key = hashlib.sha256(json.dumps([code, kinds, versions, rules]).encode()).hexdigest()
-    path = Path(folder, "names", f"{key}.json")
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        uses = [astuple(use) for use in name_finder.uses(code, lambda line, name: kind_of(kinds, line, name))]
-        part = path.with_suffix(".part")  # a file cut short by a full disk would be believed for ever
-        part.write_text(json.dumps(uses), encoding="utf-8")
-        part.replace(path)
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def kind_of(kinds, line, name):
     """Return the class of a variable in the block of a line, unless the block changes it."""
     before = after = None
@@ -170,28 +173,35 @@ def kind_of(kinds, line, name):
     return after if before in (None, after) else None
 
 
-def linked(text, link_at):
-    """Yield the tokens of a block as nodes; `link_at` says, for a line from 0 and a column, what link starts there."""
+def linked(block, link_at):
+    """Return the tokens of a block as nodes; `link_at` says, for a line from 0 and a column, what link starts there."""
+    text, options = block.astext(), block.get("highlight_args", {})
+    first, marked = options.get("linenostart", 1), options.get("hl_lines", ())
     console = text.startswith(">>>")
     lexer, prompt = (PythonConsoleLexer(), 4) if console else (PythonLexer(stripnl=False, ensurenl=False), 0)
-    line, at, end, link = 0, 0, 0, None
+    lines, at, end, link = [nodes.inline()], 0, 0, None
     for kind, piece in lexer.get_tokens(text):
         for part in piece.splitlines(keepends=True):
-            if link is None and (target := link_at(line, at - prompt)):
+            if link is None and (target := link_at(len(lines) - 1, at - prompt)):
                 end, link = target[0] + prompt, target[1].deepcopy()
                 link += nodes.inline()
+                lines[-1] += link
+            (lines[-1] if link is None else link[0]).append(token(kind, part))
             at += len(part)
-            if link is None:
-                yield token(kind, part)
-            else:
-                link[0] += token(kind, part)
-                if at >= end:
-                    yield link
-                    link = None
+            if at >= end or part.endswith("\n"):
+                link = None
             if part.endswith("\n"):
-                line, at = line + 1, 0
-    if link is not None:
-        yield link
+                lines.append(nodes.inline())
+                at = 0
+    width = len(str(first + len(lines) - 1))
+    found = []
+    for number, line in enumerate(lines if lines[-1].children else lines[:-1]):
+        if block.get("linenos"):
+            shown = f"{first + number:{width}}"
+            line.insert(0, nodes.inline(shown, shown, classes=["linenos"]))
+        line["classes"] += ["hll"] if number + 1 in marked else []
+        found += [line] if line["classes"] else line.children
+    return found
 
 
 def token(kind, text):

@@ -1,24 +1,23 @@
 """Say what each name in a piece of Python code means: the module, function, class or method of which library.
 
 Three sources are asked in turn. The imports say what ``np.random`` is. What a variable was when the code ran says whose method
-follows it; the caller passes that. For all else jedi reads the code, the libraries and their stubs without running anything.
-A name that none of them knows has no meaning here: no link is better than a wrong one.
+follows it; the caller passes that. For all else the code is read: what is assigned, and what functions say they return, in an
+annotation or a docstring. A name that none of them knows has no meaning here: no link is better than a wrong one.
 """
 
 import ast
+import builtins
 import importlib
 import inspect
 import logging
-import zlib
-from collections import deque
+import re
+import types
+import typing
 from dataclasses import dataclass
 from functools import cache
 
-import jedi
-from jedi.api.environment import InterpreterEnvironment
-
-ARRAYS = ("torch.Tensor", "numpy.ndarray")  # an operation with one of these has one of these as its result
-MODULE = "torch.nn.modules.module.Module"
+TENSOR, ARRAY = "torch.Tensor", "numpy.ndarray"
+SAME = ("T", "mT", "H", "mH", "grad", "data", "real", "imag")  # attributes of an array that are arrays
 
 
 @dataclass(frozen=True)
@@ -53,78 +52,127 @@ def locate(full):
             logging.disable(logging.NOTSET)
         for part in parts[cut:]:
             found = inspect.getattr_static(found, part, None)
-        return found
-    return None
+        above = importlib.import_module(".".join(parts[: cut - 1])) if cut == len(parts) > 1 else None
+        return inspect.getattr_static(
+            above, parts[-1], found
+        )  # torch.nn.utils.weight_norm is a function, and a module too
+    return inspect.getattr_static(builtins, full, None) if len(parts) == 1 else None
 
 
 @cache
 def spellings(full):
     """Return the names of one object, longest first: ``torch.nn.modules.linear.Linear`` is ``torch.nn.Linear`` too."""
-    module, _, name = full.rpartition(".")
-    parts = module.split(".") if module else []
-    shorter = [".".join([*parts[:cut], name]) for cut in range(len(parts) - 1, 0, -1)]
+    full = full.removeprefix("builtins.")
+    *module, name = full.split(".")
     here = locate(full)
-    found = [
-        full.removeprefix("builtins."),
-        *(spelled for spelled in shorter if here is not None and _same(locate(spelled), here)),
-    ]
-    own = f"{getattr(here, '__module__', None)}.{getattr(here, '__qualname__', None)}"
-    if own != full and here is not None and _same(locate(own), here):  # known under a name that another module gave it
+    if inspect.ismodule(here):
+        return (full,)
+    shorter = [".".join([*module[:cut], name]) for cut in range(len(module) - 1, 0, -1)]
+    found = [full, *(spelled for spelled in shorter if here is not None and _same(locate(spelled), here))]
+    own = full_name(here)
+    if own not in ("", full) and _same(locate(own), here):  # known under a name that another module gave it
         found += spellings(own)
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
+
+
+def full_name(thing):
+    """Return the name under which something was defined; empty when it does not tell."""
+    try:
+        return f"{thing.__module__}.{thing.__qualname__}".removeprefix("builtins.")
+    except Exception:  # some objects look at the hardware when they are asked for an attribute
+        return ""
 
 
 def _same(one, other):
     """Say whether two objects are one: torch's compiler, once imported, puts wrappers in the place of some functions."""
-    names = [(getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)) for thing in (one, other)]
-    return one is other or (None not in names[0] and names[0] == names[1])
+    return one is other or full_name(one) == full_name(other) != ""
 
 
-def members(owner, name):
-    """Yield what ``name`` on an object of class `owner` may be called: of the class, its bases, its subclasses."""
-    waiting, seen = deque(owner.__mro__[:-1]), set()
-    while waiting:
-        cls = waiting.popleft()
-        if cls not in seen:
-            seen.add(cls)
-            yield from (f"{spelled}.{name}" for spelled in spellings(f"{cls.__module__}.{cls.__qualname__}"))
-            # A base without a page of its own, such as torch._C.TensorBase: its members are described with a subclass.
-            waiting += type.__subclasses__(cls) if cls.__qualname__.startswith("_") or "._" in cls.__module__ else ()
+def members(cls, name):
+    """Yield what ``name`` on a value of a class may be called, in the class and in its bases."""
+    for base in cls.__mro__[:-1] if cls else ():
+        yield from (f"{spelled}.{name}" for spelled in spellings(full_name(base)))
 
 
-def read(code):
-    """Let jedi read a program. Under one path it would keep one program only, and forget the other while it is in use."""
-    return jedi.Script(code, path=f"{zlib.crc32(code.encode())}.py", environment=InterpreterEnvironment())
+def is_a(cls, name):
+    """Say whether a class is one of the libraries', or derives from it."""
+    return cls is not None and isinstance(locate(name), type) and issubclass(cls, locate(name))
 
 
-def one_class(names):
-    """Return the one class among these names, or None: several answers are none."""
-    found = {cls for name in names if isinstance(cls := locate(name), type)}
-    return found.pop() if len(found) == 1 else None
+def array(*classes):
+    """Return the class of what an operation with values of these classes gives: an array when one of them is one."""
+    return next((locate(name) for name in (TENSOR, ARRAY) if any(is_a(cls, name) for cls in classes)), None)
 
 
-def results(script, line, column):
-    """Return jedi's full names for what calling the function at a place returns."""
-    try:
-        return [
-            result.full_name for name in script.infer(line, column) for result in name.execute() if result.full_name
-        ]
-    except Exception:  # jedi reads whatever the libraries contain, and some of it trips it
-        return []
+def annotated(annotation, module, owner=None):
+    """Return the class that an annotation names; what it says of None is left out, and "itself" is the owner."""
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, {**vars(typing), **vars(importlib.import_module(module))})
+        except Exception:  # a name that only type checkers import
+            return None
+    if annotation is typing.Self or isinstance(annotation, typing.TypeVar):
+        return owner
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        parts = {annotated(part, module, owner) for part in typing.get_args(annotation) if part is not types.NoneType}
+        return parts.pop() if len(parts) == 1 else None
+    cls = origin or annotation
+    return cls if isinstance(cls, type) and cls not in (object, types.NoneType) else None
 
 
 @cache
-def result_of(owner, method):
-    """Return the class of what a method returns, or None."""
-    code = f"import {owner.partition('.')[0]}\nvalue: {owner}\nvalue.{method}"
-    return one_class(results(read(code), 3, len(f"value.{method}") - 1))
+def returned(function, owner=None):
+    """Return the class of what calling a function, method or class gives, or None."""
+    if isinstance(function, type):
+        return function
+    function = getattr(function, "__func__", function)
+    if not inspect.isroutine(function):
+        return None
+    inner = inspect.unwrap(function)
+    if inner is not function and inspect.isgeneratorfunction(inner):  # a context manager, whatever it yields
+        return None
+    told = getattr(function, "__annotations__", {})
+    return annotated(told["return"], function.__module__, owner) if "return" in told else documented(function)
+
+
+def documented(function):
+    """Return the class that a docstring says a function returns, as those of torch and NumPy do, or None."""
+    text, name = function.__doc__ or "", function.__name__
+    home = getattr(function, "__module__", None) or full_name(getattr(function, "__objclass__", None))
+    if home.startswith("numpy"):
+        said = re.findall(r"Returns\n-+\n(?:\w+ : )?(\w+)\n", text)
+        names = {{"ndarray": ARRAY, "Generator": "numpy.random.Generator"}.get(name) for name in said}
+    elif home.startswith("torch") and locate(f"torch.return_types.{name}") is None:  # not those that may return several
+        said = re.findall(r"->\s*([^\n#]+?):?\s*(?:#.*)?$", text, flags=re.M) or re.findall(
+            "Returns a new (Tensor)", text
+        )
+        names = {TENSOR if re.fullmatch(r"(torch\.)?\w*Tensor", name) else name for name in said}
+    else:
+        return None
+    found = locate(names.pop() or "") if len(names) == 1 else None
+    return found if isinstance(found, type) else None
+
+
+@cache
+def attribute(cls, name):
+    """Return the class of an attribute of a class's values, or None."""
+    if name in SAME and array(cls):
+        return array(cls)
+    for base in cls.__mro__:
+        if name in (told := inspect.get_annotations(base)):
+            return annotated(told[name], base.__module__, cls)
+    found = inspect.getattr_static(cls, name, None)
+    return returned(found.fget, cls) if isinstance(found, property) else None
 
 
 class _Finder(ast.NodeVisitor):
-    def __init__(self, code, kinds):
+    def __init__(self, code, told):
         self.lines = code.encode().split(b"\n")  # the columns of ast count bytes
-        self.kinds, self.imports, self.local, self.found = kinds, {}, [], []
-        self.script = read(code)
+        self.told, self.imports, self.found = told, {}, []
+        self.scopes = [{}]  # the classes of variables, from the module's to the innermost function's; None is not known
+        self.classes = {}  # what this code defines: the library's class that each derives from, and what it has of its own
+        self.here = None  # the name of the class whose body is read
         tree = ast.parse(code)
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0):
@@ -137,16 +185,10 @@ class _Finder(ast.NodeVisitor):
             bound = alias.asname or (alias.name if home else alias.name.partition(".")[0])
             self.imports[bound] = home + (alias.name if home or alias.asname else bound)
 
-    def _column(self, line, offset):
-        return len(self.lines[line - 1][:offset].decode())
-
-    def _place(self, node):
-        """Return where the last letter of an expression stands."""
-        return node.end_lineno, self._column(node.end_lineno, node.end_col_offset) - 1
-
     def _add(self, line, start, end, meanings):
+        start, end = (len(self.lines[line - 1][:offset].decode()) for offset in (start, end))
         if meanings := tuple(dict.fromkeys(meanings)):
-            self.found.append(Use(line, self._column(line, start), self._column(line, end), meanings))
+            self.found.append(Use(line, start, end, meanings))
 
     def visit_Import(self, node):
         """Link each module that is imported, and what is imported from it."""
@@ -161,24 +203,52 @@ class _Finder(ast.NodeVisitor):
 
     visit_ImportFrom = visit_Import
 
-    def _scope(self, node):
-        arguments = getattr(node, "args", None)
-        names = (
-            {argument.arg for argument in ast.walk(arguments) if isinstance(argument, ast.arg)} if arguments else set()
-        )
-        names |= {
-            inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
-        }
-        self.local.append(names)
+    def _inside(self, node):
+        """Read what has variables of its own; the first argument of a method is of the class."""
+        given = [part.arg for part in ast.walk(getattr(node, "args", node)) if isinstance(part, ast.arg)]
+        stored = [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
+        self.scopes.append(dict.fromkeys(given + stored))
+        here, self.here = self.here, None
+        if here and given:
+            self.scopes[-1][given[0]] = here
         self.generic_visit(node)
-        self.local.pop()
+        self.here = here
+        self.scopes.pop()
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _scope
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _scope
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _inside
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _inside
+
+    def visit_ClassDef(self, node):
+        """Read a class; what it does not define itself is of the class that it derives from."""
+        own = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+        own |= {
+            part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store)
+        }
+        base = locate(self._dotted(node.bases[0]) or "") if node.bases else None
+        self.classes[node.name] = base if isinstance(base, type) else None, own
+        self.here, outside = node.name, self.here
+        self.generic_visit(node)
+        self.here = outside
+
+    def visit_Assign(self, node):
+        """Note what the variables are from here on."""
+        self.visit(node.value)
+        kind = self._kind(node.value)
+        for target in node.targets:
+            self.visit(target)
+            if isinstance(target, ast.Name):
+                self.scopes[-1][target.id] = kind
+
+    def visit_AugAssign(self, node):
+        """Leave a variable what it was."""
+        for part in (node.value, node.target)[: 1 if isinstance(node.target, ast.Name) else 2]:
+            self.visit(part)
 
     def visit_Name(self, node):
         """Link what was imported under a name; a variable is no link."""
-        if self._imported(node):
+        if isinstance(node.ctx, ast.Store):
+            self.scopes[-1][node.id] = None
+        elif self._imported(node):
             self._add(node.lineno, node.col_offset, node.end_col_offset, spellings(self.imports[node.id]))
 
     def visit_Attribute(self, node):
@@ -188,13 +258,12 @@ class _Finder(ast.NodeVisitor):
             self._add(node.lineno, node.col_offset, node.end_col_offset, spellings(full))
         else:
             start = node.end_col_offset - len(node.attr.encode())
-            self._add(node.end_lineno, start, node.end_col_offset, self._member(node))
+            cls = self._class(self._kind(node.value), node.attr)
+            self._add(node.end_lineno, start, node.end_col_offset, members(cls, node.attr))
         self.visit(node.value)
 
     def _imported(self, node):
-        return (
-            isinstance(node, ast.Name) and node.id in self.imports and not any(node.id in names for names in self.local)
-        )
+        return isinstance(node, ast.Name) and node.id in self.imports and self._scope(node.id) is None
 
     def _dotted(self, node):
         if self._imported(node):
@@ -202,69 +271,79 @@ class _Finder(ast.NodeVisitor):
         before = self._dotted(node.value) if isinstance(node, ast.Attribute) else None
         return before and f"{before}.{node.attr}"
 
-    def _member(self, node):
-        """Yield what an attribute may mean."""
-        known = self._kind(node.value) if not isinstance(node.value, ast.Call) else None
-        if known:
-            yield from members(known, node.attr)
-            return
-        told = False
-        for name in self._ask("goto", node):
-            parts = [part for part in name.split(".") if not (part.startswith("__") and part.endswith("__"))]
-            owner = locate(".".join(parts[:-1]))
-            told = True
-            if isinstance(owner, type):
-                yield from members(owner, node.attr)
-            else:
-                yield from spellings(".".join(parts))
-        known = None if told else self._kind(node.value)
-        if known:
-            yield from members(known, node.attr)
+    def _scope(self, name):
+        """Return the innermost function's variables that hold a name, or None when it is the module's."""
+        return next((scope for scope in self.scopes[:0:-1] if name in scope), None)
 
-    def _ask(self, question, node):
-        """Return jedi's full names for the last name of an expression."""
-        try:
-            answers = getattr(self.script, question)(*self._place(node))
-            return [answer.full_name for answer in answers if answer.full_name and "." in answer.full_name]
-        except Exception:  # as above
-            return []
+    def _class(self, kind, name):
+        """Return a library's class that has a member of what is known of a value: a class, or the name of one of this code."""
+        base, own = self.classes.get(kind, (None, ())) if isinstance(kind, str) else (kind, ())
+        return base if name not in own else None
 
     def _kind(self, node):
-        """Return the class of an expression's value, or None."""
-        if isinstance(node, ast.Name):
-            return self._variable(node)
-        if isinstance(node, (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Subscript)):
-            return next(
-                (kind for part in self._operands(node) if (kind := self._kind(part)) and _is(kind, ARRAYS)), None
-            )
-        if isinstance(node, ast.Attribute):
-            return one_class(self._ask("infer", node))
-        if isinstance(node, ast.Call):
-            caller = self._kind(node.func)
-            if caller and _is(caller, (MODULE,)):  # almost all modules answer with a tensor
-                return locate(ARRAYS[0])
-            full = self._dotted(node.func) or ""
-            if full.startswith("numpy.") and not isinstance(locate(full), type):
-                return locate(
-                    ARRAYS[1]
-                )  # almost all functions of numpy answer with an array; jedi is lost in its stubs
-            owner = self._kind(node.func.value) if isinstance(node.func, ast.Attribute) else None
-            if owner and _is(owner, ARRAYS):
-                return result_of(f"{owner.__module__}.{owner.__qualname__}", node.func.attr)
-            return one_class(results(self.script, *self._place(node.func)))
+        """Return what is known of an expression's value: its class, or the name of a class that this code defines, or None."""
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | bytes() as value):
+                return type(value)
+            case ast.JoinedStr():
+                return str
+            case ast.Dict() | ast.DictComp():
+                return dict
+            case ast.List() | ast.ListComp():
+                return list
+            case ast.Name():
+                return self._variable(node)
+            case ast.Attribute():
+                if full := self._dotted(node):
+                    return _class_of(locate(full))
+                cls = self._class(self._kind(node.value), node.attr)
+                return attribute(cls, node.attr) if cls else None
+            case ast.BinOp():
+                return self._array(node.left, node.right)
+            case ast.Compare() if not any(isinstance(op, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) for op in node.ops):
+                return self._array(node.left, *node.comparators)
+            case ast.UnaryOp() if not isinstance(node.op, ast.Not):
+                return self._array(node.operand)
+            case ast.Subscript():
+                return self._array(node.value)
+            case ast.Call():
+                return self._result(node)
         return None
 
+    def _array(self, *nodes):
+        return array(*(self._class(self._kind(node), None) for node in nodes))
+
     def _variable(self, node):
-        hidden = any(node.id in names for names in self.local)
-        told = None if hidden else self.kinds(node.lineno, node.id)
-        return locate(told) if told else one_class(self._ask("infer", node))
+        scope = self._scope(node.id)
+        if scope is not None:
+            return scope[node.id]
+        if told := self.told(node.lineno, node.id):
+            own = told.removeprefix("__main__.")
+            found = own if own in self.classes else locate(told)
+            return found if isinstance(found, (type, str)) else None
+        return self.scopes[0].get(node.id)
 
-    @staticmethod
-    def _operands(node):
-        if isinstance(node, ast.Compare):
-            return [node.left, *node.comparators]
-        return [part for part in (getattr(node, name, None) for name in ("operand", "value", "left", "right")) if part]
+    def _result(self, node):
+        """Return what is known of what a call gives."""
+        function = node.func
+        if full := self._dotted(function):
+            return returned(locate(full))
+        if isinstance(function, ast.Name) and self._scope(function.id) is None:
+            if function.id in self.classes:
+                return function.id
+            if isinstance(thing := getattr(builtins, function.id, None), type) and thing is not super:
+                return thing
+        if isinstance(function, ast.Attribute):
+            cls = self._class(self._kind(function.value), function.attr)
+            if method := inspect.getattr_static(cls, function.attr, None):
+                return returned(method, cls)
+        cls = self._class(self._kind(function), "forward")
+        if is_a(cls, "torch.nn.Sequential"):  # says nothing of its result
+            return locate(TENSOR)
+        return returned(cls.forward) if is_a(cls, "torch.nn.Module") else None
 
 
-def _is(kind, names):
-    return any(f"{base.__module__}.{base.__qualname__}" in names for base in kind.__mro__)
+def _class_of(thing):
+    """Return the class of an object that a library holds, such as ``sys.stdout``."""
+    known = thing is None or callable(thing) or isinstance(thing, types.ModuleType) or hasattr(thing, "__get__")
+    return None if known else type(thing)

@@ -1,50 +1,64 @@
 """Under each function of the helper package, list the lessons that use it."""
 
-import json
-from collections import defaultdict
 from pathlib import Path
 
-import api_names
-from course_map import lesson_list
-
-PAGES = "api/pytorch_course/"
+from api_names import lessons_by_name
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.docutils import SphinxDirective
 
 
 def setup(app):
     """Connect to the build."""
-    app.connect("autodoc-process-docstring", add_lessons)
-    app.connect("env-get-outdated", outdated)
-    return {"parallel_read_safe": True, "env_version": 1}
+    app.setup_extension("api_names")
+    app.add_directive("used-in", UsedIn)
+    app.add_post_transform(FillLessons)
+    app.connect("autodoc-process-docstring", add_mark)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 2}
 
 
-def add_lessons(app, what, name, obj, options, lines):
-    """Append the list to a docstring."""
-    pages = uses(app.env).get(name)
-    if pages and what in ("function", "class"):
-        lessons = [lesson for part in app.course for lesson in part.lessons if lesson.docname in pages]
-        lines += ["", ".. rubric:: Lessons that use it", "", *lesson_list(Path(app.srcdir), lessons)]
+class used_in(nodes.General, nodes.Element):
+    """Stands for the lessons that use a function."""
 
 
-def uses(env):
-    """Return, for each full name of the package, the lessons that use it, in reading order."""
-    if not hasattr(env, "temp_data_used_in") or env.temp_data_used_in[0] != api_names.digest(env):
-        found = defaultdict(list)
-        for lesson, path in api_names.records(env).items():
-            code = json.loads(path.read_text(encoding="utf-8"))
-            full = {f"{place}.{item['name']}" for items in code.values() for item in items for place in modules(item)}
-            for name in sorted(full):
-                found[name].append(lesson)
-        env.temp_data_used_in = (api_names.digest(env), dict(found))
-    return env.temp_data_used_in[1]
+def add_mark(app, what, name, obj, options, lines):
+    """Append the list's mark to a docstring."""
+    if what in ("function", "class"):
+        lines += ["", f".. used-in:: {name}", ""]
 
 
-def modules(item):
-    """Return the modules under which a name may be documented."""
-    return {item["module"], item["module_short"]}
+class UsedIn(SphinxDirective):
+    """``.. used-in:: name`` lists the lessons that use a function or class, each with its figure."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Leave a mark; the lessons are known only when all are read."""
+        self.env.metadata[self.env.docname]["shows_uses"] = True
+        return [used_in(name=self.arguments[0])]
 
 
-def outdated(app, env, *_):
-    """Read the package's pages again when the lessons' names changed."""
-    now = api_names.digest(env)
-    before, env.used_in_digest = getattr(env, "used_in_digest", None), now
-    return [page for page in env.found_docs if page.startswith(PAGES)] if now != before else []
+class FillLessons(SphinxPostTransform):
+    """Fill the lists, before references are resolved."""
+
+    default_priority = 3
+
+    def run(self, **kwargs):
+        """Put the lessons in the place of each mark."""
+        marks = list(self.document.findall(used_in))
+        uses = lessons_by_name(self.env) if marks else {}
+        for mark in marks:
+            items = [self.item(lesson) for lesson in uses.get(mark["name"], ())]
+            title = nodes.rubric("", "Lessons that use it")
+            mark.replace_self([title, nodes.bullet_list("", *items, classes=["lesson-list"])] if items else [])
+
+    def item(self, lesson):
+        """Return a lesson's figure and its title, linked."""
+        source = Path(self.env.srcdir)
+        (file,) = source.glob(f"lessons/{lesson.part}/images/thumb/sphx_glr_{lesson.path.stem}_thumb.*")
+        picture = file.relative_to(source).as_posix()
+        image = nodes.image("", uri=picture, candidates={"*": picture}, alt="", classes=["lesson-thumb"])
+        about = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{lesson.docname}", "refdoc": self.env.docname}
+        link = addnodes.pending_xref("", nodes.inline("", lesson.docname), **about, refexplicit=False, refwarn=True)
+        return nodes.list_item("", image, nodes.paragraph("", "", link))

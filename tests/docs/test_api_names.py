@@ -1,200 +1,128 @@
-"""The list of names is made of the lessons' code, and follows it."""
+"""The index of names is made of the lessons' code, and follows it."""
 
+import html
 import re
-import subprocess
-import sys
-from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
-EXTENSIONS = Path(__file__).parents[2] / "docs" / "_ext"
-
 CONF = """
-import sys
-sys.path.insert(0, {extensions!r})
-extensions = ["inventories", "sphinx_gallery.gen_gallery", "api_names"]
-inventories = ["numpy", "python"]
-inventories_path = {folder!r}
-sphinx_gallery_conf = dict(
-    examples_dirs=["gallery/start", "gallery/more"], gallery_dirs=["lessons/start", "lessons/more"],
-    filename_pattern=r"/\\d\\d_", ignore_pattern="__init__", image_scrapers=(), reset_modules=(), show_signature=False,
-    write_computation_times=False, inspect_global_variables=True,
-)
-exclude_patterns = ["out", "gallery", "lessons/**.ipynb", "sg_execution_times.rst"]
+extensions += ["inventories", "sphinx.ext.autodoc", "code_links", "api_names"]
 nitpicky = True
-html_theme = "basic"
 """
 
-FIRST = '''
-"""
-Numbers
-=======
-
-This text names :func:`numpy.argsort`, which the code does not use.
-"""
-
+FIRST = """
+# :func:`numpy.argsort` is in the text only.
 import contextlib
 import numpy as np
 from numpy.linalg import norm as length
 from pathlib import Path as File
+from tool.inner import double
 
 here = File(".")
-generator = np.random.default_rng(0)
-count = 3
-values = np.ones(count)
+values = np.ones(double(3))
 spread = np.std(values)
 middle = values.mean()
 long = length(values)
-found = here.exists()
 with contextlib.suppress(ValueError):
     kind = np.float32(1.5)
-'''
-
-SECOND = '''
-"""
-Files
-=====
-
-Read and sort.
+assert here.exists()
 """
 
+SECOND = """
 import numpy as np
-from pathlib import Path
 
-home = Path("x")
 ordered = np.sort([3, 1, 2])
 again = np.std(ordered)
-'''
+assert again > 0
+"""
+
+NUMPY = "https://numpy.org/doc/stable/reference/"
+PYTHON = "https://docs.python.org/3/library/"
+NUMBERS = ("lessons/one/01_numbers.html", "Numbers")
+FILES = ("lessons/one/02_files.html", "Files")
 
 
-class Site:
-    """A gallery with two parts of one lesson each, and a page that lists the names."""
-
-    def __init__(self, root, folder):
-        self.root = root
-        self.write("conf.py", CONF.format(extensions=str(EXTENSIONS), folder=str(folder)))
-        self.write(
-            "index.rst",
-            "Site\n====\n\n.. toctree::\n   :glob:\n\n   names\n   other*\n   lessons/start/index\n   lessons/more/index\n",
-        )
-        self.write("names.rst", "Names\n=====\n\n.. api-names::\n")
-        for number in range(6):  # Sphinx reads in several processes from six pages on
-            self.write(f"other{number}.rst", f"Other {number}\n=======\n")
-        for part, name, lesson in (("start", "01_numbers", FIRST), ("more", "02_files", SECOND)):
-            self.write(f"gallery/{part}/README.rst", f"Part {part}\n==========\n")
-            self.write(f"gallery/{part}/{name}.py", lesson)
-
-    def write(self, name, text):
-        """Write one file."""
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dedent(text).lstrip(), encoding="utf-8")
-
-    def build(self, *options):
-        """Build in a process of its own; return what Sphinx says."""
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-W",
-            "--no-color",
-            "--keep-going",
-            *options,
-            str(self.root),
-            str(self.root / "out"),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def names(self):
-        """Return, for each module in the order of the page, its names with their address and their lessons."""
-        page = (self.root / "out" / "names.html").read_text(encoding="utf-8")
-        found = {}
-        for section in re.findall(r'<h3>.*?<span class="pre">([\w.]+)</span>.*?</h3>(.*?)</section>', page, flags=re.S):
-            found[section[0]] = {}
-            for item in re.findall(r"<li>(.*?)</li>", section[1], flags=re.S):
-                links = re.findall(r'href="(.*?)".*?>(?:<.*?>)*([^<]+)<', item)
-                found[section[0]][links[0][1]] = [links[0][0], *links[1:]]
-        return found
+def names(site):
+    """Return, for each module in the order of the page, its names with their address and their lessons."""
+    found = {}
+    for module, items in re.findall(r"<h3>(<.*?)</h3>(.*?)</section>", site.page("names"), flags=re.S):
+        found[re.search(r'class="pre">([\w.]+)', module)[1]] = names = {}
+        for item in re.findall(r"<li>(.*?)</li>", items, flags=re.S):
+            links = re.findall(r'href="(.*?)".*?>(?:<.*?>)*([^<]+)<', item)
+            names[links[0][1]] = [links[0][0], *links[1:]]
+    return found
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, pytestconfig):
-    """Build the site once."""
-    site = Site(tmp_path_factory.mktemp("site"), pytestconfig.cache.mkdir("inventories"))
-    site.build()
+def site(shared_site):
+    """Build a book of two lessons once."""
+    site = shared_site
+    conf = site.root / "docs/conf.py"
+    conf.write_text(conf.read_text() + CONF)
+    site.write("src/tool/inner.py", 'def double(x):\n    """Twice x."""\n    return 2 * x\n')
+    site.write("docs/inner.rst", "Inner\n=====\n\n.. automodule:: tool.inner\n   :members:\n")
+    site.write("docs/names.rst", "Names\n=====\n\n.. api-names::\n")
+    index = site.root / "docs/index.rst"
+    index.write_text(index.read_text() + "   names\n   inner\n")
+    site.lesson("01_numbers", FIRST, title="Numbers")
+    site.lesson("02_files", SECOND, title="Files")
+    done = site.build()
+    assert done.returncode == 0, done.stderr
     return site
 
 
-NUMBERS = ("lessons/start/01_numbers.html", "Numbers")
-FILES = ("lessons/more/02_files.html", "Files")
-
-
 def test_names_with_their_pages_and_lessons(site):
-    """Every name of a library that the code spells, methods in C too; no variable, no module, no name of the prose."""
-    numpy = "https://numpy.org/doc/stable/reference/"
-    python = "https://docs.python.org/3/library/"
-    assert site.names() == {
+    """Every name that the code is linked by; no variable, no name of the prose."""
+    assert names(site) == {
         "numpy": {
-            "numpy.float32": [f"{numpy}arrays.scalars.html#numpy.float32", NUMBERS],
-            "numpy.ndarray.mean": [f"{numpy}generated/numpy.ndarray.mean.html#numpy.ndarray.mean", NUMBERS],
-            "numpy.ones": [f"{numpy}generated/numpy.ones.html#numpy.ones", NUMBERS],
-            "numpy.sort": [f"{numpy}generated/numpy.sort.html#numpy.sort", FILES],
-            "numpy.std": [f"{numpy}generated/numpy.std.html#numpy.std", NUMBERS, FILES],
+            "numpy.float32": [f"{NUMPY}arrays.scalars.html#numpy.float32", NUMBERS],
+            "numpy.ndarray.mean": [f"{NUMPY}generated/numpy.ndarray.mean.html#numpy.ndarray.mean", NUMBERS],
+            "numpy.ones": [f"{NUMPY}generated/numpy.ones.html#numpy.ones", NUMBERS],
+            "numpy.sort": [f"{NUMPY}generated/numpy.sort.html#numpy.sort", FILES],
+            "numpy.std": [f"{NUMPY}generated/numpy.std.html#numpy.std", NUMBERS, FILES],
         },
-        "numpy.linalg": {"numpy.linalg.norm": [f"{numpy}generated/numpy.linalg.norm.html#numpy.linalg.norm", NUMBERS]},
-        "numpy.random": {
-            "numpy.random.default_rng": [f"{numpy}random/generator.html#numpy.random.default_rng", NUMBERS],
-        },
-        "contextlib": {"contextlib.suppress": [f"{python}contextlib.html#contextlib.suppress", NUMBERS]},
+        "numpy.linalg": {"numpy.linalg.norm": [f"{NUMPY}generated/numpy.linalg.norm.html#numpy.linalg.norm", NUMBERS]},
+        "contextlib": {"contextlib.suppress": [f"{PYTHON}contextlib.html#contextlib.suppress", NUMBERS]},
         "pathlib": {
-            "pathlib.Path": [f"{python}pathlib.html#pathlib.Path", NUMBERS, FILES],
-            "pathlib.Path.exists": [f"{python}pathlib.html#pathlib.Path.exists", NUMBERS],
+            "pathlib.Path": [f"{PYTHON}pathlib.html#pathlib.Path", NUMBERS],
+            "pathlib.Path.exists": [f"{PYTHON}pathlib.html#pathlib.Path.exists", NUMBERS],
         },
+        "tool.inner": {"tool.inner.double": ["inner.html#tool.inner.double", NUMBERS]},
     }
 
 
-def test_order(site):
-    """Libraries stand in the order of the configuration, modules and names in that of the alphabet."""
-    assert list(site.names()) == ["numpy", "numpy.linalg", "numpy.random", "contextlib", "pathlib"]
-    listed = [list(names) for names in site.names().values()]
-    assert listed == [sorted(names, key=str.casefold) for names in listed]
-    page = (site.root / "out" / "names.html").read_text(encoding="utf-8")
-    assert re.findall(r"<h2>([^<]+)", page) == ["NumPy", "Python"]
+def test_every_link_stands_in_the_index(site):
+    """Whatever the code of a lesson links, the index links too."""
+    index = set(re.findall(r'href="([^"]+)"', site.page("names")))
+    for lesson in ("01_numbers", "02_files"):
+        code = re.findall(r"<pre>(.*?)</pre>", site.page(f"lessons/one/{lesson}"), flags=re.S)
+        linked = set(re.findall(r'href="([^"]+)"', "".join(code)))
+        assert len(linked) > 2
+        assert {link.removeprefix("../../") for link in linked} - index == set()
 
 
-def test_nothing_changed(site):
-    """A second build reads no page."""
-    assert "0 added, 0 changed, 0 removed" in site.build()
+def test_libraries(site):
+    """Libraries stand in the order of the rules, this book last; each is in the page's table of contents."""
+    page = html.unescape(site.page("names"))
+    titles = re.findall(r"<h2>([^<]+)", page)
+    assert titles[0] == "PyTorch" and titles[-2:] == ["Python", "tiny"]
+    assert "No lesson uses it yet." in page
+    assert all(f'#names-{title.lower()}">{title}<' in page for title in ("PyTorch", "NumPy", "Python"))
 
 
 def test_the_list_follows_the_code(site):
-    """A name that a lesson begins to use appears, one that it stops using goes; other pages are left alone."""
-    site.write("gallery/more/02_files.py", SECOND.replace("np.sort", "np.unique"))
-    said = site.build()
-    assert re.search(r"reading sources.*\] names", said)
-    assert not re.search(r"reading sources.*\] other0", said)
-    names = site.names()["numpy"]
-    assert names["numpy.unique"][1:] == [FILES]
-    assert "numpy.sort" not in names
+    """A name that a lesson begins to use appears, one that it stops using goes, and so does a lesson's own."""
+    site.lesson("02_files", SECOND.replace("np.sort", "np.unique"), title="Files")
+    done = site.build()
+    assert done.returncode == 0, done.stderr
+    assert names(site)["numpy"]["numpy.unique"][1:] == [FILES]
+    assert "numpy.sort" not in names(site)["numpy"]
+    before = (site.html / "names.html").stat().st_mtime_ns
+    assert site.build().returncode == 0
+    assert (site.html / "names.html").stat().st_mtime_ns == before
 
-
-def test_read_in_two_processes(site):
-    """The list is the same, and still followed, when Sphinx reads with several processes."""
-    before = site.names()
-    site.build("-E", "-j", "2")
-    assert site.names() == before
-    site.write("gallery/more/02_files.py", SECOND.replace("np.sort", "np.flip"))
-    site.build("-j", "2")
-    assert site.names()["numpy"]["numpy.flip"][1:] == [FILES]
-
-
-def test_a_lesson_that_is_gone(site):
-    """Its names go with it."""
-    for path in (*site.root.glob("gallery/more/02*"), *site.root.glob("lessons/more/02*")):
-        path.unlink()
-    site.build()
-    assert site.names()["numpy"]["numpy.std"][1:] == [NUMBERS]
-    assert "numpy.flip" not in site.names()["numpy"]
+    (site.root / "gallery/one/02_files.py").unlink()
+    done = site.build()
+    assert done.returncode == 0, done.stderr
+    assert names(site)["numpy"]["numpy.std"][1:] == [NUMBERS]
+    assert "numpy.unique" not in names(site)["numpy"]

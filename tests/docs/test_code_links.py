@@ -7,8 +7,6 @@ import pytest
 
 CONF = """
 extensions += ["inventories", "sphinx.ext.autodoc", "code_links"]
-inventories = ["python"]
-inventories_path = {folder!r}
 nitpicky = True
 """
 
@@ -52,6 +50,21 @@ def root(x):
     return math.sqrt(x)
 '''
 
+OPTIONS = """
+Options
+=======
+
+.. code-block:: python
+   :name: named
+   :linenos:
+   :lineno-start: 9
+   :emphasize-lines: 2
+
+   import math
+   math.floor(1.5)
+   text = 'two'
+"""
+
 PYTHON = "https://docs.python.org/3/library/"
 
 
@@ -68,15 +81,16 @@ def links(page):
 
 
 @pytest.fixture
-def linked(site, pytestconfig):
+def linked(site):
     """Return a tiny book with a lesson, a chapter and a module."""
     conf = site.root / "docs/conf.py"
-    conf.write_text(conf.read_text() + CONF.format(folder=str(pytestconfig.cache.mkdir("inventories"))))
+    conf.write_text(conf.read_text() + CONF)
     site.write("src/tool/inner.py", EXAMPLE)
     site.write("docs/api/tool/inner.rst", "Inner\n=====\n\n.. automodule:: tool.inner\n   :members:\n")
     index = site.root / "docs/index.rst"
     index.write_text(index.read_text() + "   api/tool/*\n")
     site.lesson("01_paths", LESSON)
+    site.write("docs/start/options.rst", OPTIONS)
     site.chapter("paths", "import pathlib\nfor known in {pathlib.Path('x'): 1}.keys():\n    assert not known.exists()")
     done = site.build()
     assert done.returncode == 0, done.stderr
@@ -92,7 +106,7 @@ def test_every_block_is_linked(linked):
     assert "    raise NotImplementedError  # your code\n\nassert" in blocks[2]
     assert blocks[3] == "return Path(path).read_text()"
     assert found == {
-        "pathlib": f"{PYTHON}pathlib.html",
+        "pathlib": f"{PYTHON}pathlib.html#module-pathlib",
         "Path": f"{PYTHON}pathlib.html#pathlib.Path",
         "joinpath": f"{PYTHON}pathlib.html#pathlib.PurePath.joinpath",
         "exists": f"{PYTHON}pathlib.html#pathlib.Path.exists",
@@ -108,10 +122,17 @@ def test_every_block_is_linked(linked):
 
 
 def test_a_page_written_again_keeps_its_links(linked):
-    """Links do not depend on the page being read in this build, and what was found is not searched again."""
+    """Links do not depend on the page being read in this build."""
     before = links(linked.page("start/paths"))
-    kept = {path: path.stat().st_mtime_ns for path in linked.root.rglob("names/*.json")}
-    assert kept
     assert linked.build("-a").returncode == 0
     assert links(linked.page("start/paths")) == before
-    assert kept == {path: path.stat().st_mtime_ns for path in linked.root.rglob("names/*.json")}
+
+
+def test_options_of_a_block(linked):
+    """Line numbers, emphasis and the name of a block stay when its names are linked."""
+    page = linked.page("start/options")
+    block = re.search(r'<div class="highlight-python notranslate" id="named">.*?</div>', page, re.S)[0]
+    assert re.findall(r'<span class="linenos">(.*?)</span>', block) == [" 9", "10", "11"]
+    (emphasised,) = re.findall(r'<span class="hll">(.*?\n)</span>', block, re.S)
+    assert re.sub("<[^>]+>", "", emphasised) == "10math.floor(1.5)\n"
+    assert f'href="{PYTHON}math.html#math.floor"' in emphasised

@@ -15,6 +15,10 @@ PAGES = {  # what a documentation describes
     "torch.Tensor.view",
     "torch.Tensor.t",
     "torch.Tensor.numpy",
+    "torch.Tensor.values",
+    "torch.Tensor.indices",
+    "torch.Tensor.item",
+    "numpy.ndarray.item",
     "torch.nn.Linear",
     "torch.nn.Module.eval",
     "torch.nn.functional.relu",
@@ -107,6 +111,61 @@ def test_what_variables_were():
     assert found("values.mean()", values="numpy.ndarray") == {"mean": "numpy.ndarray.mean"}
     assert not found("def f(values):\n    return values.mean()", values="numpy.ndarray")
     assert not found("lambda values: values.mean()", values="numpy.ndarray")
+
+
+def test_variables_inside_functions():
+    """What is assigned in a function is known from there on; parameters and loop variables are not."""
+    code = """
+        import torch
+        def f(x, y):
+            z = torch.zeros(3)
+            z.sum()
+            for x in y:
+                x.view(3)
+            z = y
+            z.view(3)
+        """
+    assert found(code) == {"torch": "torch", "torch.zeros": "torch.zeros", "sum": "torch.Tensor.sum"}
+
+
+def test_classes_of_the_code():
+    """A class that the code defines has the methods of the library's class below it, unless it has its own."""
+    code = """
+        from torch import nn
+        class Net(nn.Module):
+            def forward(self, x):
+                self.eval()
+                return x
+        net = Net()
+        net.train()
+        net(3).sum()
+        """
+    code = code.replace("net.train()", "net.eval()")
+    for kinds in ({}, {"net": "__main__.Net"}):
+        assert found(code, **kinds) == {"torch": "torch", "nn": "torch.nn", "eval": "torch.nn.Module.eval"}
+    assert "eval" not in found(code.replace("def forward(self, x)", "def eval(self)"))
+
+
+@pytest.mark.parametrize(
+    "call", ["x.max(dim=1)", "x.min(0)", "x.sort()", "x.median(0)", "torch.max(x, 1)", "torch.topk(x, 2)", "x.unique()"]
+)
+@pytest.mark.parametrize("member", ["values", "indices", "sum()"])
+def test_what_may_return_several(call, member):
+    """The values of a reduction are not those of a sparse tensor."""
+    code = f"import torch\nx = torch.zeros(2, 2)\n({call}).{member}"
+    assert set(found(code)) <= {"torch", "torch.zeros", "torch.max", "torch.topk"}
+    assert not found("result.values", result="torch.return_types.max")
+
+
+def test_a_variable_that_changes():
+    """A variable that becomes something else has the methods of that, and after a loop over it none that are known."""
+    code = "import torch\nx = torch.zeros(3)\nx = x.numpy()\nx.item()\nfor x in (1, 2):\n    x.view(3)"
+    assert found(code) == {
+        "torch": "torch",
+        "torch.zeros": "torch.zeros",
+        "numpy": "torch.Tensor.numpy",
+        "item": "numpy.ndarray.item",
+    }
 
 
 @pytest.mark.parametrize(

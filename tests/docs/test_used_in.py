@@ -2,7 +2,7 @@
 
 CONF = """
 import os
-extensions += ["sphinx.ext.autodoc", "api_names", "used_in"]
+extensions += ["inventories", "sphinx.ext.autodoc", "code_links", "api_names", "used_in"]
 sphinx_gallery_conf |= dict(doc_module=("tool",), backreferences_dir="uses")
 exclude_patterns += ["uses"]
 """
