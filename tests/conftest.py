@@ -1,4 +1,4 @@
-"""Shared by all tests: where things are, and the option that picks lessons."""
+"""Shared by all tests: where things are, and the options for lessons."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 def pytest_addoption(parser):
     """Let `nox -s lessons -- tensors/07` pick lessons by the beginning of their names."""
     parser.addoption("--lesson", action="append", default=[], help="run only lessons whose name begins so")
+    parser.addoption("--notebooks", action="store_true", help="run every lesson as a notebook, too")
 
 
 @pytest.fixture(scope="session")

@@ -2,85 +2,151 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import pytest
+import sources
 from course import read_lesson
 from nbclient import NotebookClient
-from sphinx_gallery.notebook import jupyter_notebook
-from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
-ROOT = Path(__file__).parents[2]
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+GUARD = ROOT / "docs" / "_ext" / "guard"
 LESSONS = sorted((ROOT / "gallery").glob("*/[0-9]*.py"))
+LIMIT = 300  # seconds
+collect_ignore = ["play.py", "server.py"]  # programs
+# Warnings and wrong answers are errors, other machines are out of reach.
+STRICT = {
+    "PYTHONPATH": f"{GUARD}{os.pathsep}{ROOT / 'src'}",
+    "BOOK_GUARD": "strict",
+    "PYTORCH_COURSE_STRICT": "1",
+    "OMP_NUM_THREADS": "1",
+    "MPLBACKEND": "agg",
+}
+OWN_INTERPRETER = re.compile(r"__file__|subprocess|multiprocessing|num_workers|launch\(|torchrun")
+
+
+def needs_own_interpreter(path):
+    """Return whether a lesson starts processes or uses its own file; every other may run in a fork, where there is one."""
+    return sys.platform != "linux" or bool(OWN_INTERPRETER.search(path.read_text(encoding="utf-8")))
 
 
 def pytest_generate_tests(metafunc):
-    """Give each test that asks for ``lesson`` every lesson, or those picked with --lesson."""
+    """Give every lesson to each test that asks for ``lesson``; the tests of one stay in one process, for they share its run."""
     if "lesson" in metafunc.fixturenames:
-        picked = metafunc.config.getoption("lesson")
-        lessons = [read_lesson(path) for path in LESSONS]
-        chosen = [lesson for lesson in lessons if not picked or lesson.id.startswith(tuple(picked))]
-        if not chosen:
+        few = "run_notebook" in metafunc.fixturenames and not metafunc.config.getoption("notebooks")
+        lessons = [read_lesson(path) for path in LESSONS if not few or needs_own_interpreter(path)]
+        marked = [pytest.param(each, id=each.id, marks=pytest.mark.xdist_group(each.id)) for each in lessons]
+        metafunc.parametrize("lesson", marked)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep, where lessons are picked with --lesson, the tests that have one of them as a parameter."""
+    picked = tuple(config.getoption("lesson"))
+    if picked:
+        left = {item for item in items if not any(name.startswith(picked) for name in lessons_of(item))}
+        if len(left) == len(items):
             raise pytest.UsageError(f"no lesson begins with {', '.join(picked)}")
-        metafunc.parametrize("lesson", chosen, ids=lambda lesson: lesson.id)
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
 
 
-@pytest.fixture
-def strict_environment():
-    """Return an environment in which warnings and wrong answers are errors and other machines are out of reach."""
-    paths = [str(ROOT / "docs" / "_ext" / "guard"), str(ROOT / "src")]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "BOOK_GUARD": "strict",
-        "PYTORCH_COURSE_STRICT": "1",
-        "OMP_NUM_THREADS": "1",
-        "MPLBACKEND": "agg",
-    }
+def lessons_of(item):
+    """Return the names of the lessons that a test has as parameters."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return [name for name in (getattr(value, "id", value) for value in values) if isinstance(name, str)]
 
 
-@pytest.fixture
-def run_script(tmp_path, strict_environment):
-    """Return a function that runs a script in an empty folder and returns the finished process."""
+@dataclass
+class Played:
+    """What came of a lesson that was played: see `play`."""
 
-    def run(path, *arguments, **environment):
-        folder = tmp_path / "empty"
-        folder.mkdir(exist_ok=True)
-        command = [sys.executable, str(path), *arguments]
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=strict_environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+    problems: list  # with its exercises
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Return a function that plays a lesson in a fork and returns its exit code."""
+    command, environment = [sys.executable, str(HERE / "server.py")], os.environ | STRICT | {"BOOK_GUARD": "network"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+
+        def ask(**job):
+            print(json.dumps(job), file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def play(request, tmp_path_factory):
+    """Return a function that plays a lesson in an empty folder."""
+
+    def run(path, package=ROOT / "src", **environment):
+        environment |= STRICT | {"PYTHONPATH": f"{GUARD}{os.pathsep}{package}"}
+        base = tmp_path_factory.mktemp("play")
+        folder, report, out, err = (base / name for name in ("empty", "report", "out", "err"))
+        folder.mkdir()
+        if needs_own_interpreter(path):
+            command = [sys.executable, HERE / "play.py", path, report]
+            with out.open("w") as stdout, err.open("w") as stderr:
+                settings = {"cwd": folder, "env": os.environ | environment, "timeout": LIMIT, "check": False}
+                code = subprocess.run(command, stdout=stdout, stderr=stderr, **settings).returncode
+        else:
+            files = {"path": path, "folder": folder, "report": report, "out": out, "err": err}
+            job = {name: str(file) for name, file in files.items()}
+            code = request.getfixturevalue("server")(**job, environment=environment)
         assert not list(folder.iterdir()), "the lesson left files in the folder it ran in"
-        return done
+        problems = json.loads(report.read_text()) if report.exists() else ["did not run to its end"]
+        return Played(code, out.read_text(), err.read_text(), problems)
 
     return run
 
 
+@pytest.fixture(scope="session")
+def played(play):
+    """Return a function that plays a lesson of the gallery, once for all tests."""
+    known = {}
+
+    def get(lesson):
+        if lesson.id not in known:
+            known[lesson.id] = play(lesson.path)
+        return known[lesson.id]
+
+    return get
+
+
 @pytest.fixture
-def run_notebook(tmp_path, strict_environment):
-    """Return a function that runs the notebook that Sphinx-Gallery makes of a script and returns what it prints."""
+def run_notebook(tmp_path):
+    """Return a function that runs the cells of a lesson in a notebook in an empty folder and returns what they print."""
 
     def run(path):
-        folder = tmp_path / "notebook"
-        folder.mkdir()
-        _, blocks = split_code_and_text_blocks(str(path))
-        conf = {"first_notebook_cell": None, "last_notebook_cell": None, "notebook_images": False, "pypandoc": False}
-        conf |= {"promote_jupyter_magic": False, "jupyterlite": None}
-        notebook = nbformat.reads(json.dumps(jupyter_notebook(blocks, conf, str(folder))), as_version=4)
-        client = NotebookClient(
-            notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(folder)}}
-        )
-        client.execute(env=strict_environment)
-        streams = [out for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "stream"]
+        code = [block.content for block in sources.cells(path) if block.type == "code"]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in code])
+        resources = {"metadata": {"path": str(tmp_path)}}
+        client = NotebookClient(notebook, kernel_name="python3", timeout=LIMIT, resources=resources)
+        client.execute(env=os.environ | STRICT)
+        assert not list(tmp_path.iterdir()), "the notebook left files in the folder it ran in"
+        streams = [out for cell in notebook.cells for out in cell.outputs if out.output_type == "stream"]
         assert not [out.text for out in streams if out.name == "stderr"]
         return "".join(out.text for out in streams)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def repeatable():
+    """Return a function that gives the lines of a text, without those that are blank or, as the first word says, measured."""
+
+    def lines(text):
+        return [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("measured")]
+
+    return lines
