@@ -14,11 +14,12 @@ import sources
 from course import read_lesson
 from nbclient import NotebookClient
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
+PLAY = Path(__file__).with_name("play.py")
 GUARD = ROOT / "docs" / "_ext" / "guard"
 LESSONS = sorted((ROOT / "gallery").glob("*/[0-9]*.py"))
 LIMIT = 300  # seconds
-collect_ignore = ["play.py", "server.py"]  # programs
+collect_ignore = ["play.py"]  # a program
 # Warnings and wrong answers are errors, other machines are out of reach.
 STRICT = {
     "PYTHONPATH": f"{GUARD}{os.pathsep}{ROOT / 'src'}",
@@ -72,18 +73,9 @@ class Played:
 
 
 @pytest.fixture(scope="session")
-def server():
-    """Return a function that plays a lesson in a fork and returns its exit code."""
-    command, environment = [sys.executable, str(HERE / "server.py")], os.environ | STRICT | {"BOOK_GUARD": "network"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
-
-        def ask(**job):
-            print(json.dumps(job), file=process.stdin, flush=True)
-            return int(process.stdout.readline())
-
-        yield ask
-        process.stdin.close()
+def fork(forks):
+    """Return a function that plays a lesson in a fork."""
+    return forks(PLAY, STRICT | {"BOOK_GUARD": "network"})
 
 
 @pytest.fixture(scope="session")
@@ -91,22 +83,21 @@ def play(request, tmp_path_factory):
     """Return a function that plays a lesson in an empty folder."""
 
     def run(path, package=ROOT / "src", **environment):
-        environment |= STRICT | {"PYTHONPATH": f"{GUARD}{os.pathsep}{package}"}
         base = tmp_path_factory.mktemp("play")
-        folder, report, out, err = (base / name for name in ("empty", "report", "out", "err"))
+        folder, report = base / "empty", base / "report"
         folder.mkdir()
+        env = environment | STRICT | {"PYTHONPATH": f"{GUARD}{os.pathsep}{package}"}
         if needs_own_interpreter(path):
-            command = [sys.executable, HERE / "play.py", path, report]
-            with out.open("w") as stdout, err.open("w") as stderr:
-                settings = {"cwd": folder, "env": os.environ | environment, "timeout": LIMIT, "check": False}
-                code = subprocess.run(command, stdout=stdout, stderr=stderr, **settings).returncode
+            command, options = (
+                [sys.executable, PLAY, path, report],
+                {"capture_output": True, "text": True, "check": False},
+            )
+            done = subprocess.run(command, cwd=folder, env=os.environ | env, timeout=LIMIT, **options)
         else:
-            files = {"path": path, "folder": folder, "report": report, "out": out, "err": err}
-            job = {name: str(file) for name, file in files.items()}
-            code = request.getfixturevalue("server")(**job, environment=environment)
+            done = request.getfixturevalue("fork")(path, report, cwd=folder, env=env, timeout=LIMIT)
         assert not list(folder.iterdir()), "the lesson left files in the folder it ran in"
         problems = json.loads(report.read_text()) if report.exists() else ["did not run to its end"]
-        return Played(code, out.read_text(), err.read_text(), problems)
+        return Played(done.returncode, done.stdout, done.stderr, problems)
 
     return run
 

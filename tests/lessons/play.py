@@ -1,13 +1,15 @@
 """Run one lesson as a script does, then try its exercises: with the answers, with wrong ones, and without any.
 
-``python play.py LESSON REPORT`` does so in a new interpreter; `server` calls `play` in a fork. What the lesson prints stays
-on standard output; what is wrong with its exercises goes to the file REPORT, as JSON.
+``python play.py LESSON REPORT`` does so in a new interpreter, ``server.py`` in a fork. What the lesson prints stays on
+standard output; what is wrong with its exercises goes to the file REPORT, as JSON.
 """
 
 import contextlib
 import io
 import json
 import os
+import random
+import runpy
 import sys
 import traceback
 import types
@@ -20,6 +22,7 @@ sys.path.append(str(Path(__file__).parents[2] / "docs" / "_ext"))
 import sources
 from course import MARK, stub
 
+CONF = Path(__file__).parents[2] / "docs" / "conf.py"
 STRICT = "PYTORCH_COURSE_STRICT"
 
 
@@ -64,22 +67,22 @@ def play(path, report):
                 expect(other, wanted, rtol=rtol, atol=atol)
                 problems.append(f"a wrong answer passes where {wanted!r} is right: {name}")
 
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    main.__file__, sys.argv = path, [path]
+    script = sys.modules["__main__"] = types.ModuleType("__main__")
+    script.__file__, sys.argv = path, [path]
     exercises.expect, os.environ[STRICT] = try_wrong_answers, "1"
-    exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), vars(main))
+    exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), vars(script))
 
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    exercises.expect = main.expect = expect
+    exercises.expect = script.expect = expect
     del os.environ[STRICT]
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
-    problems += stub_problems(path, main)
+    problems += stub_problems(path, script)
     Path(report).write_text(json.dumps(problems), encoding="utf-8")
 
 
-def stub_problems(path, main):
+def stub_problems(path, script):
     """Run all cells from the first exercise on as a reader does who has not begun; return what is wrong."""
     problems = []
     cells = [block for block in sources.cells(path) if block.type == "code"]
@@ -87,7 +90,7 @@ def stub_problems(path, main):
     for cell in cells[first:]:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             try:
-                exec(compile("\n" * (cell.lineno - 1) + stub(cell.content), path, "exec"), vars(main))
+                exec(compile("\n" * (cell.lineno - 1) + stub(cell.content), path, "exec"), vars(script))
             except Exception:
                 return [*problems, f"line {cell.lineno}: the stub stops the script: {traceback.format_exc(limit=-1)}"]
         said = out.getvalue().splitlines()
@@ -96,6 +99,23 @@ def stub_problems(path, main):
         if any(line.startswith(("right", "not right yet")) for line in said):
             problems.append(f"line {cell.lineno}: judged without an answer: {said}")
     return problems
+
+
+def load():
+    """Load the libraries that lessons use, as the build does."""
+    import runner
+
+    runner.load(runpy.run_path(str(CONF))["book_libraries"])
+
+
+def main(path, report):
+    """Play a lesson in a fork; without a seed it prints something else each time, and a warning is an error."""
+    import sitecustomize
+
+    for seed in (random.seed, np.random.seed, torch.seed):
+        seed()
+    sitecustomize.be_strict()
+    play(path, report)
 
 
 if __name__ == "__main__":
