@@ -49,8 +49,11 @@ def forks(tmp_path_factory):
                 out, err = folder / "out", folder / "err"
                 job = {"cwd": str(cwd), "env": os.environ | env, "timeout": timeout, "out": str(out), "err": str(err)}
                 print(json.dumps({"arguments": list(map(str, arguments)), **job}), file=server.stdin, flush=True)
-                code = int(server.stdout.readline())
-                return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+                for line in server.stdout:
+                    code, done = line.rstrip("\n").split(" ", 1)
+                    if done == str(out):  # not that of a test that did not wait for it
+                        return subprocess.CompletedProcess(arguments, int(code), out.read_text(), err.read_text())
+                raise RuntimeError(f"the server of {path} is gone; what it said stands above")
 
             return run
 
