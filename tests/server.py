@@ -39,10 +39,12 @@ def serve(path):
         job = json.loads(line)
         process = context.Process(target=child, args=(program.main,), kwargs=job)
         process.start()
-        process.join(job["timeout"])
-        if process.exitcode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join()
+        try:
+            process.join(job["timeout"])
+        finally:
+            if process.is_alive():
+                os.killpg(process.pid, signal.SIGKILL)
+        process.join()
         print(process.exitcode, job["out"], flush=True)
 
 

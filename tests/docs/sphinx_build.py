@@ -1,22 +1,28 @@
-"""Build a book; before the fork, `load` what every build of a tiny book imports, but nothing of ours."""
+"""Build a book, as ``python -m sphinx`` does, in a fork: see `server`."""
 
+import importlib
 import sys
+
+from sphinx.cmd.build import main as build
+
+LIBRARIES = (  # what every tiny book and its lessons import, and nothing of ours
+    "jupyter_cache.executors",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.pyplot",
+    "myst_nb.sphinx_ext",
+    "PIL.Image",
+    "sphinx.builders.html",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+)
 
 
 def load():
-    """Import Sphinx and its extensions, and what lessons draw with."""
-    import jupyter_cache.executors
-    import matplotlib.backends.backend_agg
-    import matplotlib.pyplot
-    import myst_nb.sphinx_ext
-    import PIL.Image
-    import sphinx.builders.html
-    import sphinx_design
-    import sphinx_gallery.gen_gallery  # noqa: F401
+    """Import libraries before the fork."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 def main(*arguments):
     """Build the book and end with Sphinx's exit code."""
-    from sphinx.cmd.build import main
-
-    sys.exit(main(arguments))
+    sys.exit(build(arguments))
