@@ -92,7 +92,7 @@ def lessons(session):
     """Check every lesson: form, run, exercises, page; ``-- tensors/07`` picks some, ``--notebooks`` runs all notebooks, too."""
     install(session, "tests")
     only = [name if name.startswith("-") else f"--lesson={name}" for name in session.posargs]
-    two = ["--numprocesses=2", "--dist=loadgroup"] if only in ([], ["--notebooks"]) else []
+    two = ["--numprocesses=2", "--dist=worksteal"] if only in ([], ["--notebooks"]) else []
     session.run("pytest", "tests/lessons", *two, *only, env={"OMP_NUM_THREADS": "1"})
 
 
@@ -101,7 +101,7 @@ def lowest(session):
     """Run package tests and lessons on the oldest versions that pyproject.toml allows (weekly in the workflow)."""
     session.install("--resolution", "lowest-direct", "-e", ".[lessons]")
     session.install("-e", ".[tests]")  # the newest tools, and what is installed already stays
-    two = ["--numprocesses=2", "--dist=loadgroup"]
+    two = ["--numprocesses=2", "--dist=worksteal"]
     session.run("pytest", "tests/package", "tests/lessons", *(session.posargs or two), env={"OMP_NUM_THREADS": "1"})
 
 

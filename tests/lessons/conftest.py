@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PLAY = Path(__file__).with_name("play.py")
 GUARD = ROOT / "docs" / "_ext" / "guard"
 LESSONS = sorted((ROOT / "gallery").glob("*/[0-9]*.py"))
-LIMIT = 300  # seconds
+LIMIT = 500  # seconds
 collect_ignore = ["play.py"]  # a program
 # Warnings and wrong answers are errors, other machines are out of reach.
 STRICT = {
@@ -37,12 +37,9 @@ def needs_own_interpreter(path):
 
 
 def pytest_generate_tests(metafunc):
-    """Give every lesson to each test that asks for ``lesson``; the tests of one stay in one process, for they share its run."""
+    """Give every lesson to each test that asks for ``lesson``."""
     if "lesson" in metafunc.fixturenames:
-        few = "run_notebook" in metafunc.fixturenames and not metafunc.config.getoption("notebooks")
-        lessons = [read_lesson(path) for path in LESSONS if not few or needs_own_interpreter(path)]
-        marked = [pytest.param(each, id=each.id, marks=pytest.mark.xdist_group(each.id)) for each in lessons]
-        metafunc.parametrize("lesson", marked)
+        metafunc.parametrize("lesson", map(read_lesson, LESSONS), ids=lambda lesson: lesson.id)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -102,24 +99,16 @@ def play(request, tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="session")
-def played(play):
-    """Return a function that plays a lesson of the gallery, once for all tests."""
-    known = {}
-
-    def get(lesson):
-        if lesson.id not in known:
-            known[lesson.id] = play(lesson.path)
-        return known[lesson.id]
-
-    return get
-
-
 @pytest.fixture
-def run_notebook(tmp_path):
-    """Return a function that runs the cells of a lesson in a notebook in an empty folder and returns what they print."""
+def run_notebook(tmp_path, pytestconfig):
+    """Return a function that runs the cells of a lesson in a notebook in an empty folder and returns what they print.
+
+    It is for lessons that start processes or use their own file, and with --notebooks for all; for others it returns None.
+    """
 
     def run(path):
+        if not (needs_own_interpreter(path) or pytestconfig.getoption("notebooks")):
+            return None
         code = [block.content for block in sources.cells(path) if block.type == "code"]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in code])
         resources = {"metadata": {"path": str(tmp_path)}}
@@ -131,13 +120,3 @@ def run_notebook(tmp_path):
         return "".join(out.text for out in streams)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def repeatable():
-    """Return a function that gives the lines of a text, without those that are blank or, as the first word says, measured."""
-
-    def lines(text):
-        return [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("measured")]
-
-    return lines
