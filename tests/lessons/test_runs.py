@@ -28,7 +28,7 @@ def test_script(lesson, play, run_notebook, root):
     if in_notebook is not None:
         assert repeatable(in_notebook) == printed
     if is_built(root):
-        outputs = read(published(lesson, root)).select(".sphx-glr-script-out pre")
+        outputs = read(page_of(lesson, root)).select(".sphx-glr-script-out pre")
         shown = repeatable("\n".join(output.get_text() for output in outputs))
         assert shown == printed, f"if the lesson is newer than its page: nox -s docs -- {lesson.id}"
 
@@ -37,7 +37,7 @@ def test_published_notebook(lesson, root):
     """The notebook that the page offers has the cells of the script, with stubs for solutions, in their order."""
     if not is_built(root):
         pytest.skip("there is no built book to compare with")
-    page = published(lesson, root)
+    page = page_of(lesson, root)
     link = read(page).select_one("a[href$='.ipynb']")["href"]
     notebook = nbformat.read(page.parent / link, as_version=4)
     published = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -50,7 +50,7 @@ def is_built(root):
     return (root / HTML / "lessons.json").exists()
 
 
-def published(lesson, root):
+def page_of(lesson, root):
     """Return the path of a lesson's page."""
     return root / HTML / f"{lesson.docname}.html"
 
