@@ -39,7 +39,7 @@ def needs_own_interpreter(path):
 def pytest_generate_tests(metafunc):
     """Give every lesson to each test that asks for ``lesson``."""
     if "lesson" in metafunc.fixturenames:
-        metafunc.parametrize("lesson", map(read_lesson, LESSONS), ids=lambda lesson: lesson.id)
+        metafunc.parametrize("lesson", list(map(read_lesson, LESSONS)), ids=lambda lesson: lesson.id)
 
 
 def pytest_collection_modifyitems(config, items):
