@@ -112,18 +112,21 @@ def docs(session):
 
 @nox.session
 def tests(session):
-    """Run everything that needs no browser: package, extensions, lessons. Arguments go to pytest."""
+    """Check the package and the extensions: everything that needs no lesson and no browser. Arguments go to pytest."""
     install(session, "tests")
-    arguments = session.posargs or ["--numprocesses=2", "--cov", "--cov-report=term", "--cov-fail-under=95"]
-    session.run("pytest", "--ignore=tests/site", *arguments, env={"OMP_NUM_THREADS": "1"})
+    whole = ["--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder"]  # the tests of a module share its book
+    whole += ["--cov", "--cov-report=term", "--cov-fail-under=95"]
+    ignored = ("--ignore=tests/site", "--ignore=tests/lessons")
+    session.run("pytest", *ignored, *(session.posargs or whole), env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
 def lessons(session):
-    """Run the lessons as scripts and as notebooks in an empty folder; ``-- tensors/07`` picks some."""
+    """Check every lesson: form, run, exercises, page; ``-- tensors/07`` picks some, ``--notebooks`` runs all notebooks, too."""
     install(session, "tests")
-    only = [f"--lesson={name}" for name in session.posargs]
-    session.run("pytest", "tests/lessons", *only, env={"OMP_NUM_THREADS": "1"})
+    only = [name if name.startswith("-") else f"--lesson={name}" for name in session.posargs]
+    two = ["--numprocesses=2", "--dist=worksteal"] if only in ([], ["--notebooks"]) else []
+    session.run("pytest", "tests/lessons", *two, *only, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
@@ -131,7 +134,8 @@ def lowest(session):
     """Run package tests and lessons on the oldest versions that pyproject.toml allows (weekly in the workflow)."""
     session.install("--resolution", "lowest-direct", "-e", ".[lessons]")
     session.install("-e", ".[tests]")  # the newest tools, and what is installed already stays
-    session.run("pytest", "tests/package", "tests/lessons", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    two = ["--numprocesses=2", "--dist=worksteal"]
+    session.run("pytest", "tests/package", "tests/lessons", *(session.posargs or two), env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -248,15 +248,17 @@ def test_killed_builds(site):
         site.lesson(name, "from tool.inner import VALUE\nprint('value', VALUE)")
     site.chapter("d", "import tool.inner\nprint('value', tool.inner.VALUE)")
     started = time.monotonic()
-    assert site.build().returncode == 0
+    with site.start() as process:
+        process.communicate()
+    assert process.returncode == 0
     whole = time.monotonic() - started
     for number in range(10):
         site.write("src/tool/inner.py", f"VALUE = {number}\n")
         site.lesson("02_b", "print('of no module')", title=f"Title {number}")
-        process = site.start()
-        time.sleep(rng.uniform(0.2, 1.2) * whole)
-        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGINT]))
-        process.communicate()
+        with site.start() as process:
+            time.sleep(rng.uniform(0.2, 1.2) * whole)
+            process.send_signal(rng.choice([signal.SIGKILL, signal.SIGINT]))
+            process.communicate()
         if number % 3 == 0 or number == 9:
             done = site.build()
             assert done.returncode == 0, done.stderr

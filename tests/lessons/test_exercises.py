@@ -1,28 +1,6 @@
-"""The exercises of every lesson: answers pass, wrong answers do not, and without an answer the script runs to its end."""
-
-import json
-from pathlib import Path
+"""The trial of exercises that every lesson undergoes finds each fault that it is there for."""
 
 import pytest
-
-ANSWERS = Path(__file__).with_name("answers.py")
-
-
-@pytest.fixture
-def problems(run_script):
-    """Return a function that tries the exercises of one script and returns what is wrong with them."""
-
-    def run(path):
-        done = run_script(ANSWERS, str(path))
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
-
-
-def test_exercises(lesson, problems):
-    """They know right from wrong and from not done."""
-    assert problems(lesson.path) == []
 
 
 @pytest.mark.parametrize(
@@ -39,11 +17,11 @@ def test_exercises(lesson, problems):
         ("expect(lambda: by_value(small), torch", "print(torch", "nothing is 'not done yet'"),
     ],
 )
-def test_faults_are_named(root, tmp_path, problems, old, new, said):
+def test_faults_are_named(root, tmp_path, play, old, new, said):
     """The sample lesson has none; each change plants one."""
     text = (root / "gallery" / "sample_lesson.py").read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / "01_sample.py"
     path.write_text(text.replace(old, new, 1) if old else text, encoding="utf-8")
-    found = problems(path)
+    found = play(path).problems
     assert any(said in problem for problem in found) if said else found == []

@@ -1,6 +1,5 @@
 """The lessons' assertions mean something: break a function of the package, and a lesson that uses it fails."""
 
-import os
 import shutil
 
 import pytest
@@ -45,16 +44,13 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize(("file", "sound", "broken", "noticing"), MUTANTS.values(), ids=MUTANTS)
-def test_a_broken_function_breaks_a_lesson(
-    file, sound, broken, noticing, root, run_script, strict_environment, tmp_path
-):
+def test_a_broken_function_breaks_a_lesson(file, sound, broken, noticing, root, play, tmp_path):
     """The package is copied and changed in one place; the lesson does not run to its end."""
     shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "src" / "pytorch_course" / file
     text = path.read_text(encoding="utf-8")
     assert text.count(sound) == 1, f"{file} no longer says {sound!r}: choose another place to break"
     path.write_text(text.replace(sound, broken), encoding="utf-8")
-    guard = strict_environment["PYTHONPATH"].split(os.pathsep)[0]
-    done = run_script(root / "gallery" / f"{noticing}.py", PYTHONPATH=os.pathsep.join([guard, str(tmp_path / "src")]))
-    assert done.returncode != 0, f"{noticing} did not notice"
-    assert "Error" in done.stderr
+    run = play(root / "gallery" / f"{noticing}.py", package=tmp_path / "src")
+    assert run.returncode != 0, f"{noticing} did not notice"
+    assert "Error" in run.stderr

@@ -1,17 +1,65 @@
-"""Every lesson runs as a plain script in an empty folder and as a notebook, offline, and prints the same text."""
+"""Every lesson runs as a script in an empty folder, offline, and prints the same text there, in a notebook and on its page."""
 
-import re
+import ast
+
+import nbformat
+import pytest
+import sources
+from bs4 import BeautifulSoup
+from course import stub
+
+HTML = "docs/_build/html"
 
 
 def repeatable(text):
-    """Drop the lines that say by their first word that they are measurements."""
-    return re.sub(r"^measured.*\n", "", text, flags=re.MULTILINE)
+    """Return the lines of a text, without those that are blank or, as the first word says, measured."""
+    return [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("measured")]
 
 
-def test_script_and_notebook_print_the_same(lesson, run_script, run_notebook):
-    """Two runs in two ways: so nothing depends on the way, on earlier lessons or on chance."""
-    script = run_script(lesson.path)
-    assert script.returncode == 0, script.stderr
-    assert script.stderr == ""
-    assert script.stdout.strip(), "a lesson shows something"
-    assert repeatable(run_notebook(lesson.path)) == repeatable(script.stdout)
+def test_script(lesson, play, run_notebook, root):
+    """It ends well and warns of nothing, its exercises know right from wrong, and it prints the same wherever it runs."""
+    run = play(lesson.path)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert run.problems == []
+    printed = repeatable(run.stdout)
+    assert printed, "a lesson shows something"
+    in_notebook = run_notebook(lesson.path)
+    if in_notebook is not None:
+        assert repeatable(in_notebook) == printed
+    if is_built(root):
+        outputs = read(page_of(lesson, root)).select(".sphx-glr-script-out pre")
+        shown = repeatable("\n".join(output.get_text() for output in outputs))
+        assert shown == printed, f"if the lesson is newer than its page: nox -s docs -- {lesson.id}"
+
+
+def test_published_notebook(lesson, root):
+    """The notebook that the page offers has the cells of the script, with stubs for solutions, in their order."""
+    if not is_built(root):
+        pytest.skip("there is no built book to compare with")
+    page = page_of(lesson, root)
+    link = read(page).select_one("a[href$='.ipynb']")["href"]
+    notebook = nbformat.read(page.parent / link, as_version=4)
+    published = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    script = [stub(block.content) for block in sources.cells(lesson.path) if block.type == "code"]
+    assert list(map(syntax, published)) == list(map(syntax, script))
+
+
+def is_built(root):
+    """Return whether a build of the book has ended well."""
+    return (root / HTML / "lessons.json").exists()
+
+
+def page_of(lesson, root):
+    """Return the path of a lesson's page."""
+    return root / HTML / f"{lesson.docname}.html"
+
+
+def read(page):
+    """Return the elements of a page."""
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+def syntax(code):
+    """Return code without comments and layout."""
+    return ast.unparse(ast.parse(code))

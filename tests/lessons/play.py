@@ -1,12 +1,15 @@
-"""Run one lesson and try its exercises: with the answers, with wrong ones, and without any. Prints what is wrong as JSON.
+"""Run one lesson as a script does, then try its exercises: with the answers, with wrong ones, and without any.
 
-``python answers.py LESSON`` in an empty folder; the test starts it, one process for each lesson.
+``python play.py LESSON REPORT`` does so in a new interpreter, ``server.py`` in a fork. What the lesson prints stays on
+standard output; what is wrong with its exercises goes to the file REPORT, as JSON.
 """
 
 import contextlib
 import io
 import json
 import os
+import random
+import runpy
 import sys
 import traceback
 import types
@@ -15,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pytorch_course import exercises
-
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_ext"))
+import sources
 from course import MARK, stub
-from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
+CONF = Path(__file__).parents[2] / "docs" / "conf.py"
 STRICT = "PYTORCH_COURSE_STRICT"
 
 
@@ -51,8 +53,10 @@ def wrong_answers(right):
         yield "another string", f"{right}?"
 
 
-def main(path):
-    """Try the exercises of one script and return what is wrong."""
+def play(path, report):
+    """Run the whole script, then its exercises without answers; write down what is wrong with these."""
+    from pytorch_course import exercises
+
     problems, expect = [], exercises.expect
 
     def try_wrong_answers(yours, right, rtol=None, atol=None):
@@ -63,25 +67,33 @@ def main(path):
                 expect(other, wanted, rtol=rtol, atol=atol)
                 problems.append(f"a wrong answer passes where {wanted!r} is right: {name}")
 
-    def run(cell, text):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            exec(compile("\n" * (cell.lineno - 1) + text, path, "exec"), vars(module))
-        return out.getvalue().splitlines()
-
-    module = sys.modules["__main__"] = types.ModuleType("__main__")
-    cells = [block for block in split_code_and_text_blocks(path)[1] if block.type == "code"]
+    script = sys.modules["__main__"] = types.ModuleType("__main__")
+    script.__file__, sys.argv = path, [path]
     exercises.expect, os.environ[STRICT] = try_wrong_answers, "1"
-    for cell in cells:
-        run(cell, cell.content)
+    exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), vars(script))
 
-    module.expect = expect
+    sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    exercises.expect = script.expect = expect
     del os.environ[STRICT]
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    problems += stub_problems(path, script)
+    Path(report).write_text(json.dumps(problems), encoding="utf-8")
+
+
+def stub_problems(path, script):
+    """Run all cells from the first exercise on as a reader does who has not begun; return what is wrong."""
+    problems = []
+    cells = [block for block in sources.cells(path) if block.type == "code"]
     first = next((number for number, cell in enumerate(cells) if MARK in cell.content), len(cells))
     for cell in cells[first:]:
-        try:
-            said = run(cell, stub(cell.content))
-        except Exception:
-            return [*problems, f"line {cell.lineno}: the stub stops the script: {traceback.format_exc(limit=-1)}"]
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            try:
+                exec(compile("\n" * (cell.lineno - 1) + stub(cell.content), path, "exec"), vars(script))
+            except Exception:
+                return [*problems, f"line {cell.lineno}: the stub stops the script: {traceback.format_exc(limit=-1)}"]
+        said = out.getvalue().splitlines()
         if MARK in cell.content and not any(line.startswith("not done yet") for line in said):
             problems.append(f"line {cell.lineno}: nothing is 'not done yet', but {said}")
         if any(line.startswith(("right", "not right yet")) for line in said):
@@ -89,5 +101,22 @@ def main(path):
     return problems
 
 
+def load():
+    """Load the libraries that lessons use, as the build does."""
+    import runner
+
+    runner.load(runpy.run_path(str(CONF))["book_libraries"])
+
+
+def main(path, report):
+    """Play a lesson in a fork; without a seed it prints something else each time, and a warning is an error."""
+    import sitecustomize
+
+    for seed in (random.seed, np.random.seed, torch.seed):
+        seed()
+    sitecustomize.be_strict()
+    play(path, report)
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    play(*sys.argv[1:])
