@@ -63,7 +63,12 @@ rst_epilog = ""
 book_parts = ["tensors", "optimization", "networks", "training", "distributed"]
 book_only = os.environ.get("BOOK_ONLY", "").split()
 book_libraries = ["torch", "torchvision", "sklearn.datasets", "pandas", "matplotlib.pyplot"]  # loaded once for all
-book_seconds = {"distributed": 120, "vision": 120, "text": 120, "deployment": 120}  # of CPU time, at which one is stopped
+book_seconds = {
+    "distributed": 120,
+    "vision": 120,
+    "text": 120,
+    "deployment": 120,
+}  # of CPU time, at which one is stopped
 
 sphinx_gallery_conf = {
     "examples_dirs": [f"../gallery/{part}" for part in book_parts],

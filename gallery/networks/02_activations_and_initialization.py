@@ -137,8 +137,8 @@ ax.legend()
 #    \end{aligned}
 #
 # The size stays when the factor is 1: :math:`\operatorname{Var}(w) = 2/n`, a spread of :math:`\sqrt{2/64} \approx 0.177`. This is
-# **Kaiming** :term:`initialisation`, also named after He :cite:p:`he2015`. Without an activation, the factor is :math:`n \operatorname{Var}(w)` and the
-# rule :math:`1/n`. Measure both lines in one layer, wide enough to average out chance:
+# **Kaiming** :term:`initialisation`, also named after He :cite:p:`he2015`. Without an activation, the factor is
+# :math:`n \operatorname{Var}(w)` and the rule :math:`1/n`. Measure both lines in one layer, wide enough to average out chance:
 
 generator = torch.Generator().manual_seed(0)
 x = torch.rand(200, 64, generator=generator)  # any inputs, here between 0 and 1
@@ -153,8 +153,8 @@ torch.testing.assert_close(z.relu().square().mean(), predicted / 2, rtol=0.1, at
 # %%
 # On the way back the sum runs over the *outputs*, :math:`\partial L/\partial x_k = \sum_j W_{jk}\, \partial L/\partial z_j`, so the
 # gradient keeps its size when :math:`n` is the number of outputs. For a layer that is not square you cannot have both.
-# **Xavier** initialisation, also named after Glorot :cite:p:`glorot2010`, takes the middle: :math:`2/(n_\text{in} + n_\text{out})`. In PyTorch's words
-# the two numbers are ``fan_in`` and ``fan_out``.
+# **Xavier** initialisation, also named after Glorot :cite:p:`glorot2010`, takes the middle:
+# :math:`2/(n_\text{in} + n_\text{out})`. In PyTorch's words the two numbers are ``fan_in`` and ``fan_out``.
 #
 # Is there a function for it?
 # ---------------------------

@@ -143,7 +143,7 @@ ax.legend()
 #
 # In the plain network all images look nearly the same to the tenth layer, so it cannot tell them apart. (The default start weights of
 # :class:`torch.nn.Linear` are small; :doc:`/lessons/networks/02_activations_and_initialization` chooses better ones.)
-# **BatchNorm** (Ioffe and Szegedy, 2015) repairs the signal wherever it stands: it shifts and scales each unit's values so that, over the
+# **BatchNorm** :cite:p:`ioffe2015` repairs the signal wherever it stands: it shifts and scales each unit's values so that, over the
 # batch, their mean is 0 and their spread is 1.
 #
 # Would a better start have done it, too?
@@ -331,7 +331,7 @@ assert hits["forgotten"] < 0.7 * hits["eval"] and moved > 0
 # Can one do without the neighbours?
 # ----------------------------------
 #
-# **LayerNorm** (Ba, Kiros and Hinton, 2016) takes mean and spread over the values of *one sample*, along its row instead of down
+# **LayerNorm** :cite:p:`ba2016` takes mean and spread over the values of *one sample*, along its row instead of down
 # the column.
 
 # fold: which values share a mean and a spread

@@ -7,6 +7,7 @@ Build four famous networks small, measure what the idea of each one buys, and tr
 .. lesson::
    :needs: networks/03_normalization_and_dropout networks/06_pooling_and_linear_layers optimization/08_learning_rates
    :data: generated glyphs (offline)
+   :alone:
    :keywords: convolutional neural network architectures, CNN, LeNet-5, VGG16, VGG-16, Inception, GoogleNet, ResNet18, ResNet-18,
       skip connection, shortcut connection, residual block, bottleneck, 1x1 convolution, global average pooling, number of
       parameters, FLOPs, FLOPS counter, meta device, vanishing gradient, exploding gradient, degradation problem, deep network
@@ -100,7 +101,7 @@ lenet = nn.Sequential(
 )  # fmt: skip
 
 # %%
-# **VGG**, 2014 (`Simonyan and Zisserman <https://arxiv.org/abs/1409.1556>`__): *only 3×3, and more layers*. Two 3×3 convolutions in a row
+# **VGG**, 2014 :cite:p:`simonyan2015`: *only 3×3, and more layers*. Two 3×3 convolutions in a row
 # see 5×5 pixels, as one 5×5 does. They need fewer weights, and have one more non-linearity between them. For 64 maps in and out:
 
 maps = torch.zeros(1, 64, 9, 9)
@@ -136,7 +137,7 @@ small_vgg = nn.Sequential(
 )  # fmt: skip
 
 # %%
-# **GoogLeNet**, 2014 (`Szegedy and others <https://arxiv.org/abs/1409.4842>`__): *several filter sizes side by side, and squeeze first*.
+# **GoogLeNet**, 2014 :cite:p:`szegedy2015`: *several filter sizes side by side, and squeeze first*.
 # A feature may be small or large, so each block, called Inception, computes 1×1, 3×3 and 5×5 convolutions of the same input and stacks
 # their maps. That would be dear, so a 1×1 convolution reduces the number of maps before each large filter. The numbers of the paper's
 # first block, for the 5×5:
@@ -186,7 +187,7 @@ print(googlenet.inception3a.branch3[1].conv)
 assert googlenet.inception3a.branch3[1].conv.kernel_size == (3, 3)
 
 # %%
-# **ResNet**, 2015 (`He and others <https://arxiv.org/abs/1512.03385>`__): *add the input back*. A block computes a correction
+# **ResNet**, 2015 :cite:p:`he2016`: *add the input back*. A block computes a correction
 # :math:`f(\mathbf{x})` and returns :math:`\mathbf{x} + f(\mathbf{x})`. The path past the convolutions is the **shortcut**.
 
 
@@ -305,7 +306,7 @@ assert operations[2] < operations[1] / 5
 
 
 def stack(depth, shortcut, norm=nn.BatchNorm2d):
-    """Return a network of this many layers: a convolution, blocks and a linear layer."""
+    """Return a network of this many layers with weights."""
     first = nn.Conv2d(1, 16, 5, stride=4, padding=2, bias=False)  # 16 maps, 4x4
     blocks = [Block(16, shortcut, norm) for _ in range(depth // 2 - 1)]
     return nn.Sequential(
@@ -388,8 +389,8 @@ assert max(ends[22, True]) < 0.8 * min(ends[22, False])
 # %%
 # Each loss is the mean of the last ten *training* batches. So this is not :term:`overfitting`: the plain 22 layers fit the training
 # pictures themselves worse than 8 layers of the same kind, though their gradients have not vanished. The paper calls it degradation and
-# saw it with 20 and 56 layers. The shortcuts, which have no parameters, bring most of it back. They do not beat 8 layers here: this small task
-# does not need the depth.
+# saw it with 20 and 56 layers. The shortcuts, which have no parameters, bring most of it back. They do not beat 8 layers here: this small
+# task does not need the depth.
 #
 # There is a second way to see why. To be as good as the 8 layers, the 22 only have to pass some maps on unchanged. A plain block must
 # learn that, starting from random weights. A block with a shortcut does it as soon as its convolutions give zero; the first exercise
@@ -426,10 +427,10 @@ class Residual(nn.Module):
 #
 # .. dropdown:: What happens
 #
-#    * It makes fewer than half as many errors, with the same weights to train: part of LeNet's gap is its age, not its plan.
+#    * It makes fewer than half as many errors, with as many weights: part of LeNet's gap is its age, not its plan.
 #    * Those without BatchNorm. The plain gradient falls far more slowly, and now the one *with* shortcuts grows, to about a hundred at 38
 #      layers: every block adds to the sum. With BatchNorm little changes.
-#    * It falls by half with every block, to about a millionth at 38 layers. Only an untouched :math:`\mathbf{x}` keeps it level.
+#    * It falls by about half with every block, to about a millionth at 38 layers. Only an untouched :math:`\mathbf{x}` keeps it level.
 #
 # Exercises
 # ---------

@@ -104,7 +104,7 @@ def rnn_cell(x, h, w_i, w_h, b_i, b_h):
 
 
 # %%
-# At every step the whole state goes through a product and a ``tanh``. The **LSTM** (Hochreiter and Schmidhuber, 1997) keeps a second
+# At every step the whole state goes through a product and a ``tanh``. The **LSTM** :cite:p:`hochreiter1997` keeps a second
 # state, the cell :math:`\mathbf{c}`, that is only scaled and added to. Three **gates**, numbers between 0 and 1, decide: how much
 # of the new content to write (input), how much of the old to keep (forget), how much to show (output).
 #
@@ -126,7 +126,7 @@ def lstm_cell(x, state, w_i, w_h, b_i, b_h):
 
 
 # %%
-# The **GRU** (Cho and others, 2014) does with one state and two gates: *reset* hides a part of the old state from the new content
+# The **GRU** :cite:p:`cho2014` does with one state and two gates: *reset* hides a part of the old state from the new content
 # :math:`\mathbf{n}`, and *update* mixes the two, :math:`\mathbf{h}_t = (1 - \mathbf{z}) \odot \mathbf{n} + \mathbf{z} \odot
 # \mathbf{h}_{t-1}`.
 

@@ -63,7 +63,7 @@ fig.colorbar(shown, label="weight")
 # .. math:: \operatorname{attention}(\mathbf{Q}, \mathbf{K}, \mathbf{V}) =
 #    \operatorname{softmax}\!\left(\frac{\mathbf{Q}\mathbf{K}^\top}{\sqrt{d}}\right)\mathbf{V}
 #
-# The formula is from 2017 (`Vaswani and others <https://arxiv.org/abs/1706.03762>`__). As a program, and beside it PyTorch's
+# The formula is from 2017 :cite:p:`vaswani2017`. As a program, and beside it PyTorch's
 # :func:`torch.nn.functional.scaled_dot_product_attention`, forward and backward:
 
 
