@@ -10,7 +10,7 @@ Build a network that takes pictures of any size, and know what its pooling keeps
    :keywords: max pooling, average pooling, adaptive pooling, global average pooling, GAP, flatten, fully connected layer, dense layer,
       1x1 convolution, fully convolutional, translation invariance, shift invariance, aliasing, MaxPool2d, AdaptiveAvgPool2d,
       mat1 and mat2 shapes cannot be multiplied
-   :thumbnail: 3
+   :thumbnail: 2
 """
 
 # %%
