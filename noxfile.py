@@ -18,7 +18,7 @@ import nox
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "tests", "docs", "site"]
+nox.options.sessions = ["lint", "tests", "docs", "lessons", "site"]
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "docs" / "_build"
