@@ -30,6 +30,8 @@ def watch_kernel():
     shell, cells = get_ipython(), []
 
     def note(result):
+        if not result.info.store_history:  # the line that called this function
+            return
         cells.append(result.info.raw_cell)
         path = Path(os.environ["BOOK_KINDS"], f"{digest(cells)}.json")
         path.write_text(json.dumps(kinds_of(shell.user_ns)), encoding="utf-8")
