@@ -167,7 +167,7 @@ def serve(session):
     session.run(
         *("sphinx-autobuild", "--host", "127.0.0.1", "--port", "0", "--open-browser", "-n"),
         *("--watch", "gallery", "--watch", "src", "--ignore", "docs/lessons/*", "--ignore", "docs/_build/*"),
-        *("--ignore", "docs/api/_uses/*", "-d", BUILD / "doctrees", ROOT / "docs", HTML),
+        *("-d", BUILD / "doctrees", ROOT / "docs", HTML),
         env={"BOOK_ONLY": " ".join(session.posargs)},
     )
 

@@ -51,8 +51,7 @@ def begin_again(app):
         shutil.rmtree(app.outdir, ignore_errors=True)
         Path(app.outdir).mkdir()
         for path in Path(app.doctreedir).glob("*"):
-            if path.name != "names":  # slow to find, and written whole or not at all
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def read(app, config):

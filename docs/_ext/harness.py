@@ -251,7 +251,6 @@ def _made(target, blocks):
         "text": sources.file(target),
         "outputs": outputs,
         "shows_lines": any(target.name in output for output in outputs),
-        "names": pages.write_names(target.with_suffix(".codeobj.json")),
     }
 
 

@@ -73,7 +73,6 @@ def put_outputs(app):
         parts = pieces(page.read_text(encoding="utf-8"), sources.cells(lesson.path))
         page.chmod(0o644)  # Sphinx-Gallery warns writers off
         page.write_text(joined(*parts, record["outputs"]), encoding="utf-8")
-        write_names(page.with_suffix(".codeobj.json"), record["names"])
         size = app.config.sphinx_gallery_conf["thumbnail_size"]
         problems = choose_thumbnail(page, lesson.thumbnail, size)
         record |= {"text": sources.file(lesson.path), "problems": problems}
@@ -105,19 +104,3 @@ def choose_thumbnail(page, number, size):
         first.unlink()
     scale_image(figure, images / "thumb" / f"{stem}_thumb{figure.suffix}", *size)
     return []
-
-
-def write_names(path, used=None):
-    """Put together, always in the same way, the names that the code used when it ran and those that the text mentions.
-
-    Return the first, which are taken from the file itself when it is of a run.
-    """
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    used = found if used is None else used
-    names = {}
-    for source, explicit in ((used, False), (found, True)):
-        for written, items in source.items():
-            names.setdefault(written, []).extend(item for item in items if item["is_explicit"] == explicit)
-    names = {written: items for written, items in names.items() if items}
-    path.write_text(json.dumps(names, indent=1, sort_keys=True), encoding="utf-8")
-    return used

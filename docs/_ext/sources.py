@@ -17,7 +17,7 @@ from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 HERE = Path(__file__).parent
 RUNNERS = (Path(__file__), *(HERE / f"{name}.py" for name in ("harness", "runner", "pages")), *HERE.glob("guard/*.py"))
-ELSEWHERE = ("examples_dirs", "gallery_dirs", "backreferences_dir", "titles")  # settings that shape none
+ELSEWHERE = ("examples_dirs", "gallery_dirs", "titles")  # settings that shape none
 
 
 def digest(*parts):

@@ -1,10 +1,7 @@
 """Functions of a package name the lessons that use them."""
 
 CONF = """
-import os
 extensions += ["inventories", "sphinx.ext.autodoc", "code_links", "api_names", "used_in"]
-sphinx_gallery_conf |= dict(doc_module=("tool",), backreferences_dir="uses")
-exclude_patterns += ["uses"]
 """
 
 
