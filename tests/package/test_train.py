@@ -625,8 +625,10 @@ def test_an_interrupt_in_the_forward_pass_leaves_the_state_before_the_step(expec
     assert finish(state) == expected
 
 
-def test_an_interrupt_within_an_update_waits_until_it_is_done(expected):
+def test_an_interrupt_within_an_update_waits_until_it_is_done(expected, request):
     """Interrupt, run the cell again: that is how people work in a notebook."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     state, data, times = new_state(), batches(), []
 
     def interrupt(*_):
