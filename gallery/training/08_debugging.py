@@ -226,7 +226,8 @@ assert validated["copies shuffled"] > 0.97 and validated["digits split"] < 0.9
 # %%
 # With shuffled copies the validation promises perfection, and new digits show what the promise was worth. On average the network had
 # trained on six of the eight copies of a digit, and was examined on the other two. That is :term:`leakage`: something of the
-# examination was in the training. The honest split leaves only 30 digits to validate on, so its number is rough, but it does not promise too much.
+# examination was in the training. The honest split leaves only 30 digits to validate on, so its number is rough, but it does not
+# promise too much.
 #
 # Copies are one way to leak. The same patient in both parts, a mean computed over all data, or a file name that tells the class are
 # others. Split first, by whatever belongs together.
