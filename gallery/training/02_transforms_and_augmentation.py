@@ -277,9 +277,10 @@ assert sorted(results["right"])[2] > max(results["none"])
 assert max(results["with flips"] + results["any angle"]) < min(results["none"])
 
 # %%
-# Here the middle one of the five runs with the right augmentation beats the best of the five without, without one label
-# more. Be careful with finer differences. An accuracy of 0.9 from 400 letters is uncertain by :math:`\sqrt{0.9 \cdot 0.1 / 400} = 0.015` alone, and all runs
-# share the same forty pictures; another forty would move every row. Whether "right" is better than "small" these dots do not settle.
+# Here the middle one of the five runs with the right augmentation beats the best of the five without, without one label more. Be
+# careful with finer differences. An accuracy of 0.9 from 400 letters is uncertain by :math:`\sqrt{0.9 \cdot 0.1 / 400} = 0.015` alone,
+# and all runs share the same forty pictures; another forty would move every row. Whether "right" is better than "small" these dots do
+# not settle.
 #
 # The last two kinds do harm, and far more than the others help. With flips the network is told that one picture is b as often as d, so
 # the best it can do is to guess one of the two. With any angle the same holds for b and q, and for d and p. So think about the labels
