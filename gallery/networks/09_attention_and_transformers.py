@@ -381,7 +381,7 @@ fig.colorbar(shown, label="attention weight")
 # %%
 # .. caption:: One unseen sequence along the top axis, its reverse along the side. Each row shows where that output looked.
 #    :alt: A square of twelve by twelve fields. Bright fields run along the diagonal from the upper right to the lower left; the rest is
-#    dark.
+#       dark.
 #
 # The bright line from corner to corner is the rule that nobody programmed: output :math:`i` takes most of its weight from input
 # :math:`11 - i`, and nearly all the rest from the neighbours. The block has no preference for near places over far ones.
@@ -411,7 +411,7 @@ mean = output.masked_fill(padding[..., None], 0).sum(dim=1) / lengths[:, None]
 # * Test the trained transformer on sequences of ten digits: set its ``places`` to ``positions(10, 32)``, and compare with ``flip(1)``.
 # * Leave out ``batch_first=True`` in ``EncoderBlock``. Does an error tell you?
 # * Give the GRU 96 numbers: ``nn.GRU(32, 96, ...)``, and ``Reverser(gru, 192, ...)``. How many parameters has it then, and how many
-# digits are right?
+#   digits are right?
 #
 # .. dropdown:: What happens
 #
