@@ -39,10 +39,9 @@ def make_model(seed):
     first = [nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
     second = [nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
     dense = [nn.Linear(512, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.3)]
-    pool = nn.MaxPool2d(2)
-    return nn.Sequential(
-        *first, pool, *second, pool, nn.Flatten(), *dense, nn.Linear(64, 10)
-    )
+    pools = nn.MaxPool2d(2), nn.MaxPool2d(2)
+    body = [*first, pools[0], *second, pools[1], nn.Flatten(), *dense]
+    return nn.Sequential(*body, nn.Linear(64, 10))
 
 
 # %%
@@ -109,25 +108,25 @@ ax.invert_yaxis()
 # .. caption:: One network, the same 600 digits, three programs.
 #    :alt: Three horizontal bars. As in training reaches nearly 1; without eval and with another scale stay below one half.
 #
-# The first mistake shows only because of the folders. Without ``eval()``, batch normalisation subtracts the mean *of the batch*, and when
-# all twenty digits of a batch are sevens it subtracts what makes them sevens. In a mixed batch the same mistake is hardly visible, so a
-# test on shuffled data says that all is well:
+# The first mistake hides well. Without ``eval()``, batch normalisation subtracts the mean *of the batch*, and when all twenty digits of
+# a batch are sevens it subtracts what makes them sevens. Mix the digits, and the same mistake costs next to nothing, so a test on shuffled
+# data says that all is well. (Dropout is on as well without ``eval()``, and costs little here.)
 
 shuffled = torch.randperm(600, generator=torch.Generator().manual_seed(0))
 careless = deepcopy(model).train()
-mixed = accuracy(careless, prepare(scans)[shuffled], truth[shuffled])
-print(f"without eval(), in one mixed batch: {mixed:.3f}")
+mixed = accuracy(careless, prepare(scans)[shuffled], truth[shuffled], batch_size=20)
+print(f"without eval(), in mixed batches of 20: {mixed:.3f}")
 assert mixed > 0.9
 
 # %%
 # (Each experiment gets a copy of the model, because a forward pass in training mode also moves the running averages of the
 # normalisation: the network changes while you only look at it.)
 #
-# Where do the two programs part?
-# -------------------------------
+# Where do the two programs begin to differ?
+# -------------------------------------------
 #
-# Guessing is slow. You have a program that works and one that does not: give both the *same* image and compare what comes out of
-# every layer. The first difference is where to look. A forward hook takes the notes.
+# Guessing is slow. You have a program that works and one that does not: give both the *same* images and compare what comes out of every
+# layer. The first difference is where to look. A forward hook writes down every output.
 
 
 @torch.no_grad()
@@ -176,15 +175,15 @@ assert first_difference(works, scaled) == "input"
 assert first_difference(works, unswitched) == "1"
 
 # %%
-# Two answers, and each names the culprit. The scale is wrong before the first layer; so compare the two ``prepare`` functions, and
-# best keep only one. Without ``eval()`` the convolution ``0`` still agrees, and the first layer that behaves differently in the two
-# modes, ``0.1``, does not.
+# Two answers, and each says where to look. The scale is wrong before the first layer; so compare the two ``prepare`` functions, and best
+# keep only one. Without ``eval()`` the convolution ``0`` still agrees; ``1``, the first layer that behaves differently in the two modes,
+# does not.
 #
 # Was it ever good?
 # -----------------
 #
-# The third collapse is worse, because nothing is wrong with ``predict.py``. You have only 120 digits, so you make eight noisy copies of
-# each, shuffle all, train on three quarters and validate on the rest:
+# The third failure is worse, because nothing is wrong with the program that predicts. You have only 120 digits, so you make eight noisy
+# copies of each, shuffle all, train on three quarters and validate on the rest:
 
 few, few_labels = glyphs(120, size=16, seed=3).tensors
 origin = torch.arange(120).repeat_interleave(8)  # which digit is this a copy of?
@@ -210,6 +209,8 @@ clean = {
     "validation": (~in_training).nonzero()[:, 0],
 }
 
+noisy = prepare(scans)
+noisy = noisy + 0.5 * torch.randn(noisy.shape, generator=generator)
 validated = {}
 for name, split in {"copies shuffled": leaky, "digits split": clean}.items():
     small = fit(
@@ -218,16 +219,16 @@ for name, split in {"copies shuffled": leaky, "digits split": clean}.items():
     validated[name] = accuracy(
         small, copies[split["validation"]], answers[split["validation"]]
     )
-    new = accuracy(small, prepare(scans), truth)
+    new = accuracy(small, noisy, truth)
     print(f"{name:16} validation {validated[name]:.3f}, new digits {new:.3f}")
     assert new < 0.9  # whichever way it was split
 assert validated["copies shuffled"] > 0.97 and validated["digits split"] < 0.9
 
 # %%
-# With shuffled copies the validation promises perfection, and new digits show what the promise was worth. On average the network had
-# trained on six of the eight copies of a digit, and was examined on the other two. That is :term:`leakage`: something of the
-# examination was in the training. The honest split leaves only 30 digits to validate on, so its number is rough, but it does not
-# promise too much.
+# With shuffled copies the validation promises perfection, and new digits, made as noisy as the copies, show what to expect. On average
+# the network had trained on six of the eight copies of a digit, and was examined on the other two. That is :term:`leakage`: something of
+# the examination was in the training. The other split trains on fewer digits and has only 30 to validate on, so its number is rough; but
+# it does not promise what cannot be kept.
 #
 # Copies are one way to leak. The same patient in both parts, a mean computed over all data, or a file name that tells the class are
 # others. Split first, by whatever belongs together.
@@ -243,14 +244,16 @@ for distortion in (1.0, 1.5, 2.0, 3.0):
 assert share < 0.5 < sure
 
 # %%
-# The network was trained at distortion 1. At 3 most answers are wrong, and its mean confidence is far above its accuracy: do not expect
-# it to warn you. Keep some labelled examples from where it is used, and measure on those.
+# The network was trained at distortion 1. Its confidence falls with the distortion, but far less than its accuracy: at 3, most answers
+# are wrong and it still claims to be right in most cases. So confidence alone is not enough. Keep some labelled examples from where the
+# network is used, and measure on those.
 #
 # Which layer made the NaN?
 # -------------------------
 #
-# The other thing that happens to everybody: the loss is ``nan``. Once a NaN is in the weights, everything is NaN and the trace is
-# cold. So let a hook stop at the first one. This network divides by a length, and one input is all zeros:
+# The other thing that happens to everybody: the loss is ``nan``. Once a NaN is in the weights, everything is NaN, and you cannot see where
+# it began. So let a hook stop at the first one. This network divides each row by its length, and one row is all zeros (the first layer
+# has no bias, so it stays zero):
 
 
 class Direction(nn.Module):
@@ -286,7 +289,7 @@ except FloatingPointError as error:
 assert message.startswith("2 = Direction()") and "[3]" in message
 
 # %%
-# Layer 2, row 3: now you know which image to look at. But a NaN can also be born on the way *back*, from a loss that is perfectly
+# Layer 2, row 3: now you know which sample to look at. But a NaN can also be born on the way *back*, from a loss that is perfectly
 # finite. You expect that a finite loss has finite gradients; look at the distance of two points that coincide:
 
 point = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -318,26 +321,35 @@ with warnings.catch_warnings(record=True) as caught:
         print("RuntimeError:", error)
         stopped = str(error)
 
-text = "\n".join(str(warning.message) for warning in caught)
-lines = [line.strip() for line in text.splitlines() if "** 2" in line]
-print("called in:", lines[0])
-assert "PowBackward0" in stopped and lines[0] == "squares = (a - b) ** 2"
+lines = "\n".join(str(warning.message) for warning in caught).splitlines()
+where = next(i for i, line in enumerate(lines) if line.endswith("in distance"))
+print("in distance:", lines[where + 1].strip())
+assert "PowBackward0" in stopped and "squares" in lines[where + 1]
 
 # %%
-# It names the square, where the infinite slope of the root met the slope 0. Anomaly mode costs time, so switch it on for the search and off
-# again. The fix depends on what you want: :func:`torch.linalg.vector_norm` has the slope 0 at 0, and ``(... + 1e-12).sqrt()`` does for a
-# root of your own.
+# It names the square, where the infinite slope of the root met the slope 0. (In your own program that place simply appears on the
+# screen, as a warning with a traceback; here we catch it and show the line in ``distance``.) Anomaly mode costs time, so switch it on for
+# the search and off again. The fix depends on what you want: :func:`torch.linalg.vector_norm` has the slope 0 at 0; or add a tiny number
+# below the root, ``(squares.sum() + 1e-12).sqrt()``.
 #
 # How do I look around in there?
 # ------------------------------
 #
-# When you do not know yet what to ask, stop the program and look. Write ``breakpoint()`` into ``forward``, or start a script that
-# fails with
-# ``python -m pdb -c continue train.py``: Python then waits for your commands at the place. Here the commands come from a text instead
-# of from your keyboard, so that this page can show them. ``p`` prints, ``u`` goes up to the caller, ``c`` continues.
+# When you do not know yet what to ask, stop the program and look. Write ``breakpoint()`` into ``forward``, and Python waits there for your
+# commands: ``p`` prints an expression, ``n`` runs the next line, ``c`` continues. For a script that ends with an error,
+# ``python -m pdb -c continue train.py`` waits where the error is. This page has no keyboard, so the folded cell makes a debugger that
+# takes its commands from a list.
 
+# fold: a debugger that takes its commands from a list
 import io
 import pdb
+
+typed = ["p x.shape", "p x.isnan().sum()", "n", "n", "p scores.shape", "c"]
+screen = io.StringIO()
+keyboard = io.StringIO("\n".join(typed) + "\n")
+debugger = pdb.Pdb(stdin=keyboard, stdout=screen, nosigint=True, readrc=False)
+
+# %%
 
 
 class Head(nn.Module):
@@ -347,12 +359,11 @@ class Head(nn.Module):
         return scores * 10
 
 
-typed = ["p x.shape", "p x.isnan().sum()", "n", "n", "p scores.shape", "c"]
-screen = io.StringIO()
-keyboard = io.StringIO("\n".join(typed) + "\n")
-debugger = pdb.Pdb(stdin=keyboard, stdout=screen, nosigint=True, readrc=False)
-Head()(torch.arange(12.0).reshape(2, 3, 2))
+_ = Head()(torch.arange(12.0).reshape(2, 3, 2))
 
+# %%
+
+# fold: what was typed and what came back
 for command, answer in zip(typed, screen.getvalue().split("(Pdb) ")[1:]):
     if command.startswith("p "):
         print("(Pdb)", command)
@@ -360,8 +371,8 @@ for command, answer in zip(typed, screen.getvalue().split("(Pdb) ")[1:]):
 assert "torch.Size([2, 3, 2])" in screen.getvalue()
 
 # %%
-# Often a plain ``print(x.shape, x.mean(), x.std())`` in ``forward`` is enough: the network is Python, so you may print wherever you
-# want. Keep calm when the numbers are strange. Each of the results on this page looked impossible, and each had a reason that one
+# Often a plain ``print(x.shape, x.mean(), x.std())`` in ``forward`` is enough: the network is Python, so you may print wherever you want.
+# Stay calm when the numbers are strange: that is normal. Each result of this page looked impossible, and each had a reason that one
 # comparison found:
 #
 # .. list-table::
@@ -388,25 +399,24 @@ assert "torch.Size([2, 3, 2])" in screen.getvalue()
 # A guard for any model: it stops at the first layer whose output is not finite, and says which. Take the hooks off when you are done.
 
 
-def guard(model):
-    def check(name, module, output):
+def guard(name, module):
+    def check(module, inputs, output):
         if torch.is_tensor(output) and not output.isfinite().all():
             raise FloatingPointError(f"not finite after {name}: {module}")
 
-    return [
-        part.register_forward_hook(lambda m, i, out, name=name: check(name, m, out))
-        for name, part in model.named_modules()
-    ]
+    return module.register_forward_hook(check)
 
 
-hooks = guard(model)
+hooks = [guard(name, part) for name, part in model.named_modules() if name]
+model(prepare(twenty))  # train or predict as always
+for hook in hooks:
+    hook.remove()
 
 # %%
 # Change something
 # ----------------
 #
-# * Shuffle the scans in ``predict.py``: leave out the line that sorts them. What does forgetting ``eval()`` cost now, in batches of
-#   20 and of 2?
+# * Leave out the line that sorts the scans folder by folder. What does forgetting ``eval()`` cost now, in batches of 20 and of 2?
 # * Turn the scans into negatives: ``255 - scans``. Which layer does ``first_difference`` name, and how accurate is the model?
 # * In the experiment with copies, give ``torch.isin`` 110 of the 120 digits. What happens to the validation of the clean split?
 #
@@ -421,18 +431,13 @@ hooks = guard(model)
 # Exercises
 # ---------
 
-for hook in hooks:
-    hook.remove()
-
 from pytorch_course.exercises import expect
 
 # %%
-# .. exercise:: Predict where they part
-#    :kind: predict
+# .. exercise:: Predict the first difference
 #
-#    ``predict.py`` now prepares the images correctly and says ``eval()``, but it loads a file of weights in which somebody has set
-#    the bias of the last layer to zero. Which name does ``first_difference`` give? The layers of ``head`` are named ``4.0``, ``4.1``
-#    and ``4.2``.
+#    The program now prepares the images correctly and says ``eval()``, but it loads a file of weights in which somebody has set the bias of
+#    the last layer to zero. Which name does ``first_difference`` give? The names are the numbers of the layers, from ``"0"`` to ``"13"``.
 
 ### BEGIN SOLUTION
 guess = "13"
@@ -444,17 +449,16 @@ expect(guess, first_difference(works, trace(spoilt, prepare(twenty))))
 
 # %%
 # .. exercise:: Fix a gradient that is NaN
-#    :kind: fix
 #
-#    ``torch.where(x > 0, x.sqrt(), 0.0)`` looks safe, and its gradient at 0 is NaN: the branch that is not taken is computed all the
-#    same, and its infinite slope is multiplied by zero. Write ``safe_sqrt``: the root where ``x`` is positive, 0 elsewhere, with
-#    gradient 0 there.
+#    ``torch.where(x > 0, x.sqrt(), 0.0)`` looks safe, and its gradient at 0 is NaN: the branch that is not taken is computed all the same,
+#    and its infinite slope is multiplied by zero. So nothing bad may be computed at all: put a harmless number under the root first, where
+#    ``x`` is not positive. Write ``safe_sqrt``: the root where ``x`` is positive, 0 elsewhere, with gradient 0 there.
 
 
 def safe_sqrt(x):
     ### BEGIN SOLUTION
     positive = x > 0
-    inside = torch.where(positive, x, 1.0)  # nothing bad is computed
+    inside = torch.where(positive, x, 1.0)
     return torch.where(positive, inside.sqrt(), 0.0)
     ### END SOLUTION
 
@@ -473,12 +477,12 @@ expect(slopes, torch.tensor([0.0, 0.25, 1.0]))
 #
 #    Several rows may come from one patient; ``patients`` holds a number for each row. Write ``split_by_patient``: it returns a
 #    boolean tensor, True for the rows of training, such that no patient is on both sides. The ``count`` *smallest* patient numbers
-#    are the training.
+#    are the training (:meth:`torch.Tensor.unique` returns them sorted).
 
 
 def split_by_patient(patients, count):
     ### BEGIN SOLUTION
-    chosen = patients.unique()[:count]  # sorted
+    chosen = patients.unique()[:count]
     return torch.isin(patients, chosen)
     ### END SOLUTION
 

@@ -18,7 +18,7 @@ Write a training step that runs unchanged on a GPU, on a laptop's chip or on a p
 # ---------------------------
 #
 # You have no GPU. A colleague has one, and asks for your training script. You do not want two versions, and you do not want to hear
-# "it stops in line 40". Here is all that the two machines need to differ in:
+# "it stops in line 40". So let the script ask what there is, and send model and batch there:
 
 import torch
 from torch import nn
@@ -39,10 +39,10 @@ assert loss.device.type == device.type
 # ``check_available=True``: without it the function names what your copy of PyTorch was *built* for, on a machine without any such
 # chip, too.
 #
-# The rest of this page is about the two ``.to(device)``. An :term:`accelerator <device>` is a second computer with its own memory, and
-# the road between the two is narrow:
+# The rest of this page is about the two ``.to(device)``. A graphics card is a second computer with its own memory, and the road between
+# the two, the PCIe bus, is narrow. (Apple's chips share one memory; the rules for your code are the same.)
 
-# fold: two memories and the road between them
+# fold: two memories and the bus between them
 import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
@@ -74,9 +74,9 @@ ax.axis("off")
 # ---------------------
 #
 # Nothing moves by itself: a new tensor is made on the CPU unless you say otherwise. On a machine without an accelerator you cannot see
-# the mistake, since there everything is on the CPU. But there is a device that every machine has: ``meta``. Its tensors have a shape
-# and no values, and they refuse to mix with others just as those of a GPU do. So move the model to ``meta``, and find out here what
-# would stop there.
+# the mistake, since there everything is on the CPU. But there is a :term:`device` that every machine has: ``meta``. Its tensors have a
+# shape and no values, and they refuse to mix with others just as those of a GPU do. So send a *fresh* model there (one with trained
+# weights would lose them) and see what would stop. The traceback of the error shows the line; here is its message.
 
 
 class Scale(nn.Module):
@@ -99,9 +99,9 @@ except RuntimeError as error:
 assert "Tensor on device cpu is not on the expected device meta" in stopped
 
 # %%
-# There are two mistakes in it. You expect ``.to`` to take everything in the module along; it takes parameters and **buffers**, and
-# ``factors`` is neither, but a plain attribute. And ``torch.ones(3)`` is made anew on the CPU in every call. Both have a cure that names
-# no device:
+# It stopped at the first of two mistakes. You expect ``.to`` to take everything in the module along; it takes parameters and
+# **buffers**, and ``factors`` is neither, but a plain attribute. And ``torch.ones(3)`` is made anew on the CPU in every call. Both have a
+# cure that names no device: a buffer, and ``x.new_ones`` (or ``torch.ones(3, device=x.device)``).
 
 
 class ScaleAnywhere(nn.Module):
@@ -136,8 +136,8 @@ assert images.device.type == "cpu" and layer.weight.device.type == "meta"
 # Why is the GPU slower here?
 # ---------------------------
 #
-# You move your script to a GPU and it takes *longer*. That happens, and you can predict it. What the device has to win back is the road:
-# a number that travels must be worked on often enough. Count for two operations on :math:`n \times n` matrices, of four bytes a number:
+# You move your script to a GPU and it takes *longer*. That happens, and a count says when to expect it. Every number that travels must be
+# worked on often enough to pay for the journey. Take two operations on :math:`n \times n` matrices, of four bytes a number:
 # adding does :math:`n^2` operations and moves :math:`3n^2` numbers (two in, one out). Multiplying does :math:`2n^3` operations for the
 # same :math:`3n^2` numbers. So the work for each byte that moves is
 #
@@ -157,53 +157,50 @@ print(f"n = {n}: {work_per_byte:.2f} operations per byte, n / 6 = {n / 6:.2f}")
 assert work_per_byte == n / 6
 
 # %%
-# Take a card that computes 10 million million operations a second behind a road of 16 GB a second, a CPU that computes 200 thousand
-# million, and ask how long a multiplication takes on each, the road there and back included. These three rates are assumptions, of
-# the size you find in data sheets; put in your own.
+# Take a card that does :math:`10^{13}` operations a second, behind a bus of 16 GB a second, and a CPU that does
+# :math:`2 \cdot 10^{11}`, and ask how long a multiplication takes on each, the journey there and back included. These three rates are
+# assumptions, of the size you find in data sheets; put in your own. (Every call to a card also takes some microseconds to start. That is
+# left out here, and it is another reason why small work does not pay.)
 
 CARD, ROAD, CPU = 10e12, 16e9, 200e9  # operations/s, bytes/s, operations/s
 sizes = torch.logspace(1, 4, 60)
 on_card = 12 * sizes**2 / ROAD + 2 * sizes**3 / CARD
 on_cpu = 2 * sizes**3 / CPU
-break_even = 12 / ROAD / (2 / CPU - 2 / CARD)
-print(f"the card wins above n = {break_even:.0f}")
+
+
+def break_even(cpu):
+    """Return the size n from which the card wins over a CPU of this rate."""
+    return 12 / ROAD / (2 / cpu - 2 / CARD)
+
+
+print(f"the card wins above n = {break_even(CPU):.0f}")
 
 # %%
 
 # fold: time on the card and on the CPU over the size of the matrix
 fig, ax = plt.subplots(figsize=(6, 3))
 ax.loglog(sizes, on_cpu * 1e3, label="CPU")
-ax.loglog(sizes, on_card * 1e3, "--", label="road and card")
-ax.axvline(break_even, color="0.6", lw=1)
+ax.loglog(sizes, on_card * 1e3, "--", label="bus and card")
+ax.axvline(break_even(CPU), color="0.6", lw=1)
 ax.set(xlabel="rows of the matrix", ylabel="time (ms)")
 ax.legend()
 
 # %%
-# .. caption:: One multiplication, its matrices sent there and back, by the three assumed rates. Left of the grey line the road costs
+# .. caption:: One multiplication, its matrices sent there and back, by the three assumed rates. Left of the grey line the journey costs
 #    more than the card saves.
-#    :alt: Two rising lines on logarithmic axes. The line of the CPU starts lower and rises more steeply; the line of road and card is
+#    :alt: Two rising lines on logarithmic axes. The line of the CPU starts lower and rises more steeply; the line of bus and card is
 #       below it from about 80 rows on.
 #
-# With addition there is nothing to win, whatever the size: each addition moves twelve bytes, so the road alone sets a limit. Compare it
-# with what one core of this machine does:
-
-from torch.utils.benchmark import Timer
-
-plus = Timer(
-    "torch.add(x, x, out=y)", globals={"x": torch.ones(n, n), "y": torch.ones(n, n)}
-)
-print(f"the road lets through {ROAD / 12 / 1e9:.1f} G additions/s")
-print(f"measured on one core  {n * n / plus.timeit(200).mean / 1e9:.1f} G additions/s")
-
-# %%
-# That is why you move the *model* once and each batch once, and leave everything between on the device. A training loop that moves a
-# result back to NumPy in every step gives away what the card won.
+# An addition does one operation for twelve bytes. Over this bus that is at most 16/12 = 1.3 thousand million additions a second,
+# whatever the size, and one core of a CPU does about as many. So do not send numbers to a card for one operation. Move the *model* once and
+# each batch once, and leave everything between there. A training loop that moves a result back to NumPy in every step gives away what the
+# card won.
 #
 # Did it really take no time?
 # ---------------------------
 #
-# A GPU works through a queue. Python puts an operation in and goes on at once; only when it needs a *value* does it wait. You can build
-# that in ten lines, with one thread as the device:
+# A GPU works through a queue. Python puts an operation in and goes on at once; only when it needs a *value* does it wait. So a clock that
+# you stop at once shows almost nothing. You can build such a device in ten lines, with one thread:
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -225,7 +222,7 @@ class ToyDevice:
 
 
 # %%
-# Now time a matrix product on it, once as people do at first, once with a wait on both sides of the clock:
+# Time a matrix product on it, and read the clock twice: when the call returns, and after a wait.
 
 toy = ToyDevice()
 matrix = torch.randn(1500, 1500, generator=torch.Generator().manual_seed(0))
@@ -242,10 +239,10 @@ assert until_return < until_done
 toy.worker.shutdown()
 
 # %%
-# The first number is the time to fill in a form. So on an accelerator wait before you start the clock and before you stop it.
-# :func:`torch.accelerator.synchronize` does that on every kind; :mod:`torch.utils.benchmark` does it for you.
-# ``.item()``, ``.cpu()``, ``print``
-# and ``if loss > 3`` wait, too, each time. Here are this machine's own rates, and the accelerator's where there is one:
+# The first number is the time to hand the work over. So on an accelerator wait before you start the clock and before you stop it.
+# :func:`torch.accelerator.synchronize` does that on every kind; :mod:`torch.utils.benchmark` does it for you. ``.item()``, ``.cpu()``,
+# ``print`` and ``if loss > 3`` wait, too, each time. Here are this machine's own rates, and the accelerator's where there is one. A
+# product of two matrices counts :math:`2n^3` operations, a copy :math:`4n^2` bytes, and each is done ten times:
 
 
 def rate(where, size=512):
@@ -274,14 +271,18 @@ for where in dict.fromkeys(["cpu", str(device)]):
     operations, road = rate(where)
     speeds = f"{operations / 1e9:8.0f} G operations/s, copies {road / 1e9:.1f} GB/s"
     print(f"measured {where:5} {speeds}")
+    if where == "cpu":
+        size = break_even(operations)
+        print(f"measured against this CPU the assumed card wins above n = {size:.0f}")
 
 # %%
 # Why does it run out of memory?
 # ------------------------------
 #
-# A device has less memory than your computer, so count before you rent one. Training keeps, for every parameter, the weight, its
-# gradient, and what the optimiser remembers (two numbers for Adam): four numbers. On top come the **activations** that the backward
-# pass needs, and these grow with the batch. Hooks count them, each storage once:
+# A device often has less memory than your computer, so count beforehand. Training keeps, for every parameter, the weight, its
+# gradient, and what the optimiser remembers (two numbers for Adam): four numbers of four bytes. On top come the activations, outputs of
+# layers that the backward pass needs again, and these grow with the batch. ``saved_tensors_hooks`` calls a function for every tensor that
+# is kept for the backward pass; ``note`` adds up their storages, each once, and leaves out the weights, which are counted already:
 
 wide = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 10))
 weights = {p.untyped_storage().data_ptr() for p in wide.parameters()}
@@ -299,8 +300,8 @@ def activation_bytes(batch_size):
 
     x = torch.zeros(batch_size, 256)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        out = wide(x)
-    return sum(kept.values()) if out.requires_grad else 0
+        wide(x)
+    return sum(kept.values())
 
 
 # %%
@@ -325,40 +326,41 @@ from torch.utils.data import DataLoader, TensorDataset
 data = TensorDataset(images, labels)  # for the loop at the end of this page
 
 # %%
-# So "out of memory" has two answers. If the batch is what fills it, halve the batch (and accumulate two gradients for one step, if
-# you need the large one). If four numbers for each parameter do not fit, no batch is small enough: then shard the model over several
-# devices, or choose a smaller one.
+# So "out of memory" has two answers. If the batch is what fills it, halve the batch, and add up the gradients of two for one step if you
+# need the large one. If four numbers for each parameter do not fit, no batch is small enough: then spread the model over several devices,
+# or choose a smaller one.
 #
 # Take this with you
 # ------------------
 #
-# The training step for every machine. A *pinned* batch lies where the device can fetch it by itself, so with ``non_blocking=True`` the
-# next batch travels while the device computes. Apple's chip shares the computer's memory and needs neither.
+# The training step for every machine; ``data`` is your data set. A *pinned* batch lies in memory that the card can fetch by itself, so
+# with ``non_blocking=True`` Python need not wait for the copy. Build the optimiser after the model has moved.
 
+found = torch.accelerator.current_accelerator(check_available=True)
+device = found or torch.device("cpu")
+model = model.to(device)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 loader = DataLoader(data, batch_size=8, pin_memory=device.type in ("cuda", "xpu"))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)  # after model.to(device)
-total = torch.zeros((), device=device)  # a sum that stays there
 for x, y in loader:
     x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
     loss = nn.functional.cross_entropy(model(x), y)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    total += loss.detach()
-print(f"mean loss {total.item() / len(loader):.3f}")  # the only wait
+print(f"loss of the last batch {loss.item():.3f}")
 
 # %%
 # Change something
 # ----------------
 #
-# * Give the road 64 GB a second, as newer cards have. Where does the card begin to win?
+# * Give the bus 64 GB a second, as newer cards have. Where does the card begin to win?
 # * Leave out ``toy.synchronize()``. What is the second measured time now?
-# * Build a model with a hundred thousand million parameters: ``nn.Linear(10**6, 10**5, device="meta")``. How much memory does your
+# * Build a layer with :math:`10^{11}` parameters: ``nn.Linear(10**6, 10**5, device="meta")``. How much memory does your
 #   computer lose, and how much would Adam need to train it?
 #
 # .. dropdown:: What happens
 #
-#    * From 19 rows on: four times the road, a quarter of the break-even.
+#    * From 19 rows on: four times the rate, a quarter of the break-even.
 #    * About as small as the first: nothing waited, and the assertion may still hold, for the clock was read later. Only the wait
 #      makes the number mean something.
 #    * None that you would notice: a meta tensor has a shape and no storage. Training would need 16 bytes for each of 10\ :sup:`11`
@@ -371,7 +373,6 @@ from pytorch_course.exercises import expect
 
 # %%
 # .. exercise:: Predict what moves
-#    :kind: predict
 #
 #    After ``block.to("meta")``, on which device is each of the four tensors? Write a list of four strings, ``"cpu"`` or ``"meta"``.
 
@@ -388,8 +389,7 @@ four = (block.weight, block.running_mean, block.table, block.extra)
 expect(guess, [t.device.type for t in four])
 
 # %%
-# .. exercise:: Fix a module that works at home only
-#    :kind: fix
+# .. exercise:: Fix a function that works on the CPU only
 #
 #    This function adds the position of each of ``T`` steps to ``x`` of shape (batch, T), and stops on every device but the CPU:
 #    ``x + torch.arange(x.shape[1])``. Write ``add_positions`` so that it works wherever ``x`` is, without naming a device.
