@@ -307,16 +307,20 @@ def _thread_problems():
     return [f"left a thread running: {thread.name}" for thread in left if thread.is_alive()]
 
 
+def _command(process):
+    """Return the command line of a process, or nothing if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie too: its parent ended before it
+        return ""
+
+
 def _process_problems():
-    left = psutil.Process().children(recursive=True)
-    left = [child for child in left if "multiprocessing.resource_tracker" not in " ".join(child.cmdline())]
+    left = {child: _command(child) for child in psutil.Process().children(recursive=True)}
+    left = {child: command for child, command in left.items() if command and "resource_tracker" not in command}
     _, alive = psutil.wait_procs(left, timeout=PATIENCE if left else 0)
-    problems = []
     for child in alive:
-        try:
-            problems.append(f"left a process running: {' '.join(child.cmdline())[:80]}")
-            child.send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
             child.wait(PATIENCE)
-        except psutil.NoSuchProcess:
-            continue
-    return problems
+    return [f"left a process running: {left[child][:80]}" for child in alive]

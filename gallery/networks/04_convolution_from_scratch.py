@@ -2,7 +2,7 @@ r"""
 Convolution from scratch
 ========================
 
-Sharpen, blur and outline a photograph with nine numbers, and know what ``nn.Conv2d`` computes, forward and backward.
+Sharpen, blur and outline a photograph with a small square of weights, and know what ``nn.Conv2d`` computes, forward and backward.
 
 .. lesson::
    :needs: tensors/02_numpy_on_a_photo optimization/05_backpropagation optimization/07_optimizers
@@ -29,8 +29,8 @@ picture = china.float().mean(dim=0)[60:170, 110:260] / 255  # from 0, black, to 
 sharpen = torch.tensor([[0.0, -1.0, 0.0], [-1.0, 5.0, -1.0], [0.0, -1.0, 0.0]])
 
 window = picture[16:19, 72:75]
-print("nine pixels\n", window.numpy().round(2))
-print(f"the middle one was {window[1, 1]:.2f}, becomes {(window * sharpen).sum():.2f}")
+print("nine pixels\n", window.numpy().round(3))
+print(f"the middle one was {window[1, 1]:.3f}, becomes {(window * sharpen).sum():.3f}")
 
 # %%
 # Multiply nine pixels by nine weights, add up, and you have one new pixel. Now slide the window over the picture. The result is smaller by
@@ -69,13 +69,16 @@ for ax, pixels, title in zip(axes, (picture, sharper), ("before", "after")):
 #    :alt: Twice a detail of a Chinese roof in grey. On the right its tiles, beams and outlines stand out in stronger black and white.
 #
 # Why does that sharpen? Look at an edge, a row that jumps from dark to bright. Where all neighbours are equal, :math:`5 - 4 = 1` and
-# nothing changes. Beside the jump, the dark side turns darker and the bright side brighter.
+# nothing changes. Beside the jump, the dark side turns darker and the bright side brighter:
 
 edge = torch.tensor([0.2, 0.2, 0.2, 0.2, 0.8, 0.8, 0.8, 0.8]).repeat(3, 1)
 print("before", edge[1, 1:-1].numpy())
 print("after ", slide(edge, sharpen)[0].numpy().round(2))
 
 # %%
+# Two values now lie outside of 0 and 1, darker than black and brighter than white. The figure above shows such values as plain black and
+# white. To store the picture, cut them off with ``clamp(0, 1)``, as the take-home code of this page does.
+#
 # Is that a convolution?
 # ----------------------
 #
@@ -85,7 +88,7 @@ print("after ", slide(edge, sharpen)[0].numpy().round(2))
 # .. math:: Y_{ij} = \sum_{u=0}^{k-1} \sum_{v=0}^{k-1} K_{uv}\, X_{i+u,\,j+v}
 #
 # :func:`torch.nn.functional.conv2d` expects a batch of images with channels, (N, C, H, W), and weights of the shape (channels out, channels
-# in, height, width). Ours are one of each:
+# in, height, width). Ours are one of each, so ``[None, None]`` puts two axes of length 1 in front:
 
 from torch.nn import functional as F
 
@@ -96,12 +99,13 @@ print(f"largest difference {(library[0, 0] - sharper).abs().max():.0e}")
 torch.testing.assert_close(library[0, 0], sharper)
 
 # %%
-# What else can nine numbers do?
-# ------------------------------
+# What else can a few weights do?
+# -------------------------------
 #
 # The *sum* of a kernel says what happens where the picture is even. With a sum of 1, as in sharpen and blur, an even place keeps its
 # value; with a sum of 0, it becomes 0, and only changes remain. Change has a direction: one kernel below subtracts what is above from what
-# is below, the other what is on the left from what is on the right.
+# is below, the other what is on the left from what is on the right. Both have nine weights. Blur is larger, the mean of 7 by 7 pixels. Look
+# at one place in the sky, which is nearly even:
 
 across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 kernels = {"blur": torch.full((7, 7), 1 / 49), "left-right": across}
@@ -109,11 +113,12 @@ kernels["up-down"] = across.T
 filtered = {}
 for name, kernel in kernels.items():
     filtered[name] = F.conv2d(batch, kernel[None, None])[0, 0]
-    sky = round(filtered[name][5, 5].item(), 2) + 0.0
-    print(f"{name:10} sum {kernel.sum():.2f}, sky {picture[6, 6]:.2f} -> {sky:.2f}")
+    sky = picture[5 + len(kernel) // 2, 5 + len(kernel) // 2]  # middle of window 5, 5
+    new = round(filtered[name][5, 5].item(), 2) + 0.0  # + 0.0 turns -0.0 into 0.0
+    print(f"{name:10} sum {kernel.sum():.2f}, sky {sky:.2f} -> {new:.2f}")
 
 filtered["edges"] = (filtered["left-right"] ** 2 + filtered["up-down"] ** 2).sqrt()
-assert abs(filtered["blur"][5, 5] - picture[6, 6]) < 0.05
+assert abs(filtered["blur"][5, 5] - picture[8, 8]) < 0.05
 assert filtered["edges"][5, 5] < 0.1
 
 # %%
@@ -201,8 +206,10 @@ print("channels first, as float32:", tuple(right.shape))
 assert right.shape == (1, 4, 425, 638)
 
 # %%
-# Why does the kernel come out upside down?
-# -----------------------------------------
+# A third mistake is silent. If you forget to divide by 255, the layer runs without an error, on numbers that are 255 times too large.
+#
+# Why does the kernel come out turned?
+# ------------------------------------
 #
 # Filter a black picture with one white dot. You expect to see the kernel, stamped where the dot was. To make its position visible, take an
 # L:
@@ -225,12 +232,17 @@ for ax, (name, pixels) in zip(axes, shown.items()):
 
 # %%
 # .. caption:: An L goes in, and an L turned by half a turn comes out. With the kernel flipped in both directions first, it comes out right.
-#    :alt: Four small grids. The first holds a white L, the second one white dot, the third the L upside down, the fourth the L upright.
+#    :alt: Four small grids. The first holds a white L, the second one white dot, the third the L turned by half a
+#       turn, the fourth the L upright.
 #
 # The first window that reaches the dot holds it in its lower right corner, so the first weight to appear is the kernel's last; the last
-# window holds it in its upper left corner and shows the first. The kernel is read backwards. What mathematics calls a convolution flips
-# the kernel first, :math:`K_{uv}\,X_{i-u,\,j-v}`; without the flip, the operation is a **cross-correlation**. NumPy computes the first,
-# PyTorch the second:
+# window holds it in its upper left corner and shows the first. The kernel is read backwards. What mathematics calls a convolution has
+# minus signs,
+#
+# .. math:: Y_{ij} = \sum_{u} \sum_{v} K_{uv}\, X_{i-u,\,j-v}
+#
+# so that it reads the picture backwards while it goes through the kernel forwards. That amounts to flipping the kernel in both directions
+# before it slides. Without the flip, the operation is a **cross-correlation**. ``np.convolve`` computes the first, PyTorch the second:
 
 import numpy as np
 
@@ -242,15 +254,18 @@ torch.testing.assert_close(stamped.flip(0, 1), flipped)
 assert (np.convolve(row, three.flip(0), mode="valid") == correlated).all()
 
 # %%
-# A network that *learns* its kernels does not care: it learns them flipped. It matters when you bring a kernel from a textbook or from
-# SciPy: ``kernel.flip(0, 1)`` is the fix. Symmetric kernels, such as sharpen and blur, hide the mistake.
+# A network that *learns* its kernels needs no flip: what it learns already fits the operation. The difference matters when you bring a
+# kernel from elsewhere. Ask which operation it was made for: functions called *convolve* flip, in NumPy and SciPy, and functions called
+# *correlate* do not. A kernel for the first needs ``kernel.flip(0, 1)`` here, a kernel for the second goes in as it is. Kernels that look
+# the same after half a turn, such as sharpen and blur, do not show the mistake.
 #
-# Which way should the weights go?
-# --------------------------------
+# What is the gradient of a kernel?
+# ---------------------------------
 #
-# To learn a kernel you need gradients. Suppose the way back arrives with :math:`\mathrm{d}\mathbf{Y}`, how much the loss grows with each
-# output. Output :math:`Y_{ij}` is a window times the kernel, so it sends to the kernel its window, and to its window the kernel, each times
-# :math:`\mathrm{d}Y_{ij}`. Add up over all windows:
+# To learn a kernel you need gradients. Backpropagation starts at the loss :math:`L` and has already found
+# :math:`\mathrm{d}Y_{ij} = \partial L / \partial Y_{ij}` for every output, in code ``dY``; here random numbers stand for it. An output is a
+# sum of weights times pixels. So its derivative with respect to a weight is the pixel under that weight, and with respect to a pixel the
+# weight over it. Multiply by :math:`\mathrm{d}Y_{ij}`, and add up over all windows:
 
 X = picture[60:68, 40:49].clone().requires_grad_()
 K = across.clone().requires_grad_()
@@ -268,18 +283,25 @@ torch.testing.assert_close(dK, K.grad)
 torch.testing.assert_close(dX, X.grad)
 
 # %%
-# Both loops are sliding windows again. The gradient of the kernel slides :math:`\mathrm{d}\mathbf{Y}` over the picture. The gradient of the
-# picture slides the kernel over :math:`\mathrm{d}\mathbf{Y}`, with two rows of zeros around it, and here the flip is back:
+# Both loops are sliding windows again. To get the gradient of the kernel, slide :math:`\mathrm{d}\mathbf{Y}` over the picture. To get the
+# gradient of the picture, slide the kernel over :math:`\mathrm{d}\mathbf{Y}`. A pixel in row :math:`i` lies in the windows that begin in
+# rows :math:`i-2`, :math:`i-1` and :math:`i`, and meets there row 2, 1 and 0 of the kernel: one goes up while the other goes down, so the
+# kernel is flipped. Near the rim some of these windows do not exist, and :math:`k-1=2` rows and columns of zeros on every side stand for
+# them:
 
-kernel_again = slide(X.detach(), dY)
+slid_dK = slide(X.detach(), dY)
 surrounded = F.pad(dY, (2, 2, 2, 2))  # left, right, top, bottom
-picture_again = slide(surrounded, K.detach().flip(0, 1))
-for name, again, gradient in [("dK", kernel_again, dK), ("dX", picture_again, dX)]:
-    difference = (again - gradient).abs().max()
-    print(f"{name}: shape {tuple(again.shape)}, largest difference {difference:.0e}")
-    torch.testing.assert_close(again, gradient)
+slid_dX = slide(surrounded, K.detach().flip(0, 1))
+for name, slid, gradient in [("dK", slid_dK, dK), ("dX", slid_dX, dX)]:
+    difference = (slid - gradient).abs().max()
+    print(f"{name}: shape {tuple(slid.shape)}, largest difference {difference:.0e}")
+    torch.testing.assert_close(slid, gradient)
 
 # %%
+# With several channels, input channel :math:`c` acts on every output channel :math:`o`, through the kernel :math:`\mathbf{K}_{oc}`. Its
+# gradient is the *sum over the outputs*: slide each flipped :math:`\mathbf{K}_{oc}` over its :math:`\mathrm{d}\mathbf{Y}_o`, and add up
+# over :math:`o`. The two channel axes of the weights have changed their roles: on the way back it is the first that is summed over.
+#
 # Can it find the filter by itself?
 # ---------------------------------
 #
@@ -333,20 +355,22 @@ print(f"the button changes a pixel by up to {change:.2f}; largest error {error:.
 assert error < change / 10
 
 # %%
-# A convolutional network does the same with many kernels in many layers at once, and nobody has to draw the pictures after: the gradient of
-# its loss arrives in place of this comparison.
+# A convolutional network learns many kernels in many layers at once, in the same way. You do not have to give it the filtered pictures:
+# each layer gets its :math:`\mathrm{d}\mathbf{Y}` from the layer behind it, down from the loss, instead of from this comparison.
 #
 # Take this with you
 # ------------------
 #
-# To filter photographs, bring the channels to the front, divide by 255, and give every channel the kernel with ``groups=3``.
-# ``padding=1`` keeps the size; the next lesson explains both.
+# To filter photographs, bring the channels to the front, divide by 255, and give every channel the kernel with ``groups=3``, which the next
+# lesson explains. To keep the size, add a border of mirrored pixels first: a border of zeros would count as black, and sharpening would
+# leave a bright frame.
 
 photos = torch.randint(0, 256, (2, 427, 640, 3), dtype=torch.uint8)  # as from files
 images = photos.permute(0, 3, 1, 2).float() / 255
 kernel = torch.tensor([[0.0, -1.0, 0.0], [-1.0, 5.0, -1.0], [0.0, -1.0, 0.0]])
 weight = kernel.expand(3, 1, 3, 3)  # the same for red, green and blue
-crisp = F.conv2d(images, weight, padding=1, groups=3).clamp(0, 1)
+framed = F.pad(images, (1, 1, 1, 1), mode="reflect")
+crisp = F.conv2d(framed, weight, groups=3).clamp(0, 1)
 print(tuple(crisp.shape))
 
 # %%
@@ -377,7 +401,7 @@ from pytorch_course.exercises import expect
 #
 #    A picture of 9 by 10 pixels is black but for one white dot in row 5, column 4. The kernel is 3 by 3, with a single 1 in its upper
 #    right corner, and the picture has a border of one row and one column of zeros on every side (``padding=1``), so that the result is 9 by
-#    10 again. In which row and column is the dot now?
+#    10 again. In which row and column is the dot now? Rows and columns are counted from 0.
 
 ### BEGIN SOLUTION
 guess = (6, 3)

@@ -37,13 +37,15 @@ except RuntimeError as error:
     print(error)
 
 # %%
-# A pixel is missing. This page is the arithmetic behind that. It is short, and most of it is counting.
+# A row and a column are missing. To see why, count the places where a window can lie.
 #
 # What does one output see?
 # -------------------------
 #
-# Three settings move the window about, and you can make them visible. Set all weights to 1 and ask for the :term:`gradient` of one output:
-# it is not zero at exactly those pixels that this output was computed from.
+# Three settings decide which pixels an output is computed from. :term:`Padding <padding>` adds a border of zeros. The
+# :term:`stride <stride (convolution)>` is how far the window moves from one output to the next. **Dilation** spreads the weights out: with
+# dilation 2, they lie on every second pixel. You can make them visible. Set all weights to 1 and ask for the :term:`gradient` of one
+# output: it is not zero at exactly those pixels that this output was computed from.
 
 
 def seen(layers, n, row, column):
@@ -71,7 +73,7 @@ names = ["plain", "padding 1", "stride 2", "dilation 2"]
 settings = [{}, {"padding": 1}, {"stride": 2}, {"dilation": 2}]
 for ax, name, setting in zip(axes, names, settings):
     layer = nn.Conv2d(1, 1, 3, **setting)
-    window = 0.25 + 0.55 * seen([layer], 7, 1, 1)
+    window = 0.25 + 0.55 * seen([layer], 7, 0, 0)
     ax.pcolormesh(window.numpy(), cmap="Blues", vmin=0, vmax=1, edgecolors="white")
     p, s, d = layer.padding[0], layer.stride[0], layer.dilation[0]
     count = layer(torch.zeros(1, 1, 7, 7)).shape[-1]
@@ -83,13 +85,10 @@ for ax, name, setting in zip(axes, names, settings):
 
 # %%
 # .. caption:: Seven by seven pixels; a dotted line encloses them and their padding. Each black dot is the middle of one window, so one
-#    output. Dark are the nine pixels that the output in row 1, column 1 is computed from.
-#    :alt: Four grids. Plain: dots on the inner five by five pixels, and a block of nine dark ones. Padding 1: dots on all seven by seven.
-#       Stride 2: three by three dots, on every second pixel. Dilation 2: three by three dots next to each other, and nine dark pixels with
-#       gaps between them.
-#
-# :term:`Padding <padding>` adds a border of zeros. The :term:`stride <stride (convolution)>` is how far the window moves from one output to
-# the next. **Dilation** spreads the weights out.
+#    output. Dark are the pixels that the output in row 0, column 0 is computed from: nine, or four where the padding gives the others.
+#    :alt: Four grids. Plain: dots on the inner five by five pixels, and a block of nine dark ones in the upper left corner. Padding 1: dots
+#       on all seven by seven, and a block of four dark ones. Stride 2: three by three dots, on every second pixel, and nine dark ones.
+#       Dilation 2: three by three dots next to each other, and nine dark pixels with gaps between them.
 #
 # How many outputs are there?
 # ---------------------------
@@ -135,8 +134,9 @@ print(f"500 settings, {len(refused)} of them refused, such as:\n{refused[0]}")
 # Which settings do I need?
 # -------------------------
 #
-# Few of all possible settings are in daily use. For an odd kernel, :math:`p = d(k-1)/2` **keeps** the size at stride 1. The same padding
-# with stride 2 **halves** it, and rounds up. A stride as large as the kernel cuts the picture into **patches**.
+# Few of all possible settings are in daily use. For an odd kernel, :math:`p = d(k-1)/2` **keeps** the size at stride 1;
+# ``padding="same"`` computes this number for you, and is refused with any other stride. With stride 2, that :math:`p` **halves** the size,
+# and rounds up. A stride as large as the kernel cuts the picture into **patches**.
 
 recipes = {
     "keep      k=3 p=1": {"k": 3, "p": 1},
@@ -152,9 +152,9 @@ for name, recipe in recipes.items():
 assert size(27, 3, s=2, p=1) == 14 and size(27, 2, s=2) == 13
 
 # %%
-# Two things to see in it. Pictures of 28 and of 27 pixels both become 14: that is where the missing pixel went. And ``k=2 s=2`` turns 27
-# into 13: twice 13 is 26, so the last row and column go *nowhere*. You expect every pixel to count. Ask the gradient of all outputs
-# together:
+# Two things to see in it. Pictures of 28 and of 27 pixels both become 14: that is where the missing row and column went. And ``k=2 s=2``
+# turns 27 into 13: twice 13 is 26, so the last row and column go *nowhere*. You expect every pixel to count. Ask the gradient of all
+# outputs together:
 
 pixels = torch.zeros(1, 1, 27, 27, requires_grad=True)
 nn.Conv2d(1, 1, kernel_size=2, stride=2)(pixels).sum().backward()
@@ -169,8 +169,8 @@ assert unused == 27 + 26
 # ------------------
 #
 # In a plain convolution every output channel sees every input channel. ``groups=g`` cuts both into :math:`g` parts that do not meet: each
-# output channel sees :math:`C_\text{in}/g` input channels, so the weights shrink by this factor. With as many groups as channels it is
-# called **depthwise**.
+# output channel sees :math:`C_\text{in}/g` input channels, so there are :math:`g` times fewer weights. With as many groups as channels it
+# is called **depthwise**.
 
 # fold: which channel sees which
 fig, axes = plt.subplots(1, 3, figsize=(6.4, 2))
@@ -220,8 +220,9 @@ print(tuple(Y.shape), "->", tuple(library.shape))
 torch.testing.assert_close(library, stamp(Y, K, 2))
 
 # %%
-# You have met this loop in the last lesson: it is the *way back* of a convolution with stride :math:`s`. So a transposed convolution does
-# not undo a convolution. It brings the *size* back, not the values. Here is the gradient of ``conv2d``, against the stamps:
+# The last lesson had this loop with stride 1, where it computed the gradient of the picture. With stride :math:`s`, too, the stamps are the
+# *way back* of a convolution. So a transposed convolution does not undo a convolution. It brings the *size* back, not the values. Here is
+# the gradient of ``conv2d``, against the stamps:
 
 X = torch.rand(1, 1, 9, 9, requires_grad=True)
 F.conv2d(X, K[None, None], stride=2).backward(Y[None, None])
@@ -231,8 +232,8 @@ torch.testing.assert_close(X.grad[0, 0], library)
 # %%
 # ``padding=p`` *removes* p rows and columns on every side, because that is what was added on the way there. Then the sizes 28 and 27 both
 # lead to 14, and 14 leads back to one of them only. The transposed layer takes the smallest, unless ``output_padding`` says how many
-# pixels more you want. In spite of its name it does not fill up with zeros: here it removes one row and column less, at the bottom and on
-# the right.
+# pixels more you want. Up to :math:`p`, these are not filled up with zeros: the layer only removes fewer rows and columns at the bottom and
+# on the right, here one less. (With more than :math:`p`, the rest lies beyond the last stamp and holds nothing but the bias.)
 #
 # .. math:: n_\text{back} = (n - 1)s - 2p + d(k-1) + 1 + \text{output_padding}
 
@@ -275,14 +276,15 @@ for k in (3, 4):
 # How far does one output see?
 # ----------------------------
 #
-# The :term:`receptive field` of an output are the pixels that can change it. Go through the layers from the input. Each adds
-# :math:`d(k-1)` steps to the field, and a step is as long as all strides *before* it, multiplied:
+# The :term:`receptive field` of an output is the part of the picture that can change it. Go through the layers from the input. Each adds
+# :math:`d(k-1)` steps to the field, and a step is as long as all strides *before* it, multiplied. The result is the *span*, from the first
+# pixel to the last; dilation can leave gaps inside:
 #
 # .. math:: r \leftarrow r + d(k-1)\,j, \qquad j \leftarrow j\,s, \qquad \text{from } r = 1,\ j = 1
 
 
 def receptive_field(stack):
-    """Return the size of the field; stack lists kernel, stride and dilation."""
+    """Return the span of the field; stack lists kernel, stride and dilation."""
     field, jump = 1, 1
     for k, s, d in stack:
         field += d * (k - 1) * jump
@@ -305,19 +307,23 @@ for name, stack in stacks.items():
     assert found == field
 
 # %%
+# Not all pixels of the field act alike. A *path* leads from a pixel through one weight of each layer to the output. All weights are still
+# 1, so the gradient of a pixel counts its paths:
 
-# fold: how strongly each pixel acts on one output
-fig, axes = plt.subplots(1, 4, figsize=(6.8, 2.1))
+# fold: how many paths lead from each pixel to one output
+fig, axes = plt.subplots(1, 4, figsize=(6.8, 2.6))
 for ax, (name, paths) in zip(axes, influence.items()):
     shift = (17 - receptive_field(stacks[name])) // 2
     centred = paths.roll((shift, shift), dims=(0, 1)) / paths.max()
-    ax.pcolormesh(centred.numpy(), cmap="Blues", edgecolors="0.9", linewidth=0.3)
+    centred = centred.masked_fill(centred == 0, float("nan"))
+    ax.pcolormesh(centred, cmap="Blues", vmin=0, edgecolors="0.9", linewidth=0.3)
     ax.set(title=name.replace(" ", "\n", 1), aspect="equal")
     ax.set_axis_off()
 
 # %%
-# .. caption:: Each square is a pixel; the darker it is, the more paths lead from it to the output. White pixels do not count. One large
-#    kernel and three small ones see the same 7 by 7 pixels, the small ones mostly the middle.
+# .. caption:: Each square is a pixel; the darker it is, the more paths lead from it to the output, compared with the other pixels of the
+#    same panel. Pixels without colour have no path. One large kernel and three small ones see the same 7 by 7 pixels, the small ones mostly
+#    the middle.
 #    :alt: Four grids. A block of seven by seven, evenly dark; a block of seven by seven, dark in the middle and pale at the rim; a block
 #       of eleven by eleven and one of fifteen by fifteen, both with a pattern that is darker in the middle and pale at the rim.
 #
@@ -334,7 +340,8 @@ for ax, (name, paths) in zip(axes, influence.items()):
 #    \text{parameters} = C_\text{out}\,\tfrac{C_\text{in}}{g}\,k^2 + C_\text{out}, \qquad
 #    \text{multiply-adds} = H_\text{out}\,W_\text{out}\,C_\text{out}\,\tfrac{C_\text{in}}{g}\,k^2
 #
-# Torch has a counter for operations. It counts a multiply-add as two, and leaves the bias out.
+# Torch has a counter for operations. It counts a multiply-add as two, and leaves the bias out. Neither counts time: a depthwise layer does
+# little arithmetic for each number that it reads and writes, so it is usually not faster by as much as its multiply-adds are fewer.
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -421,10 +428,10 @@ assert abs(share - (1 / 128 + 1 / 9)) < 1e-12
 #      - :math:`N\,C_\text{out} H_\text{out} W_\text{out}`
 #    * - depthwise separable against plain
 #      - :math:`1/C_\text{out} + 1/k^2` of the multiply-adds
-#    * - receptive field
+#    * - receptive field: its span, where dilation may leave gaps
 #      - :math:`r \leftarrow r + d(k-1)j`, then :math:`j \leftarrow js`
 #
-# The rows that no cell above has shown, run:
+# Doubling and ``padding="same"`` did not occur above. Here they run on the 28 by 28 pixels of the table of costs:
 
 double = nn.ConvTranspose2d(64, 10, 4, stride=2, padding=1, groups=2)
 same = nn.Conv2d(64, 10, 5, padding="same", dilation=2)
@@ -459,9 +466,10 @@ for layer in model:
 #
 # .. dropdown:: What happens
 #
-#    * 27 pixels, and the subtraction works: 27 is the smaller of the two sizes that become 14, and the one that 14 goes back to.
-#    * By the formula 13, seen 7, and the assert stops. The formula gives the distance from the first pixel to the last. With the same
-#      dilation in every layer, each second pixel in between reaches no weight; 1, 2, 4 leave no gap.
+#    * The list of sizes ends in 27, and no error is printed, because the subtraction works: 27 is the smaller of the two sizes that become
+#      14, and the one that 14 goes back to.
+#    * By the formula 13, seen 7, and the assert stops. The formula gives the span from the first pixel to the last. With dilation 2 in
+#      every layer, all steps are of 2 pixels, so that every second pixel in between is skipped. Dilations of 1, 2 and 4 leave no gap.
 #    * The multiply-adds: four times as many outputs, so four times the work. Weights and parameters do not depend on the size of
 #      the picture, nor does the share of the separable convolution.
 #

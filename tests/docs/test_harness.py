@@ -75,7 +75,9 @@ matplotlib.rcParams["lines.linewidth"] = 9
 torch.set_default_dtype(torch.float64)
 """
 FINDS = """
-import math, os, matplotlib, numpy, torch
+import math, os, subprocess, time, matplotlib, numpy, torch
+subprocess.run(["sh", "-c", "sleep 0.1 &"])  # an orphan, which has ended, and for whose end nobody waits
+time.sleep(0.5)
 print("last is here", numpy.array([1.234]), math.sqrt(4), torch.ones(1).dtype, matplotlib.rcParams["lines.linewidth"])
 assert "A_LEAK" not in os.environ
 torch.manual_seed(0)
