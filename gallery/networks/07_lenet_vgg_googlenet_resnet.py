@@ -287,8 +287,8 @@ axes[0, 0].invert_yaxis()
 #
 # With that in mind: LeNet needs the fewest operations and makes the most errors. VGG makes the fewest, and needs the most parameters and
 # operations of the four. GoogLeNet has the fewest parameters by far. And operations are not time: GoogLeNet needs less than a fifth of
-# VGG's operations, but in our runs its training took as long or longer. It consists of many small steps, each of which takes time to start, and
-# pooling, BatchNorm and stacking are not counted as operations at all. So measure the time on your own machine before you choose.
+# VGG's operations, but in our runs its training took as long or longer. It consists of many small steps, each of which takes time to start,
+# and pooling, BatchNorm and stacking are not counted as operations at all. So measure the time on your own machine before you choose.
 #
 # Which one for your characters, then? For single characters cut out of your photographs, start with a plain stack of 3×3 convolutions and
 # BatchNorm, as in our VGG. When you need many more layers, take a network with shortcuts, such as ResNet-18; the rest of this page shows
@@ -399,8 +399,8 @@ assert max(ends[22, True]) < 0.8 * min(ends[22, False])
 # does not need the depth.
 #
 # Be careful with the reason. The table above does *not* explain it: with BatchNorm, at 22 layers, the first gradients of the plain stack
-# and of the one with shortcuts are nearly equal. And each picture was used once, so we cannot tell here whether the plain stack is
-# only slow or would stay worse. The authors of ResNet trained to the end: 56 plain layers had a larger *training* error than 20, so that this was not
+# and of the one with shortcuts are nearly equal. And each picture was used once, so we cannot tell here whether the plain stack is only
+# slow or would stay worse. The authors of ResNet trained to the end: 56 plain layers had a larger *training* error than 20, so this was not
 # :term:`overfitting`. They call it degradation.
 #
 # One argument for shortcuts does not need gradients. To be as good as the 8 layers, the 22 only have to pass some maps on unchanged. A
