@@ -33,8 +33,9 @@ print("nine pixels\n", window.numpy().round(3))
 print(f"the middle one was {window[1, 1]:.3f}, becomes {(window * sharpen).sum():.3f}")
 
 # %%
-# Multiply nine pixels by nine weights, add up, and you have one new pixel. Now slide the window over the picture. The result is smaller by
-# two rows and two columns, because the window must not stick out.
+# Multiply nine pixels by nine weights, add up, and you have one new pixel. (The program adds before it rounds, so the printed pixels give
+# this sum up to the last digit.) Now slide the window over the picture. The result is smaller by two rows and two columns, because the
+# window must not stick out.
 
 
 def slide(X, K):
