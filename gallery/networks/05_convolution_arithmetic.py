@@ -311,7 +311,7 @@ for name, stack in stacks.items():
 # 1, so the gradient of a pixel counts its paths:
 
 # fold: how many paths lead from each pixel to one output
-fig, axes = plt.subplots(1, 4, figsize=(6.8, 2.6))
+fig, axes = plt.subplots(1, 4, figsize=(6.8, 2.4))
 for ax, (name, paths) in zip(axes, influence.items()):
     shift = (17 - receptive_field(stacks[name])) // 2
     centred = paths.roll((shift, shift), dims=(0, 1)) / paths.max()
