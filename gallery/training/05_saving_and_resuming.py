@@ -39,10 +39,17 @@ def make_parts(seed=0):
 
 
 # %%
-# The loop gives back control after each update, and it can begin at any of them: ``step`` counts the updates done, 22 in an epoch. To
-# be able to come back to the middle of an epoch, it needs the *same* order of the samples again. A plain ``shuffle=True`` would draw a
-# new one. Torch has a sampler whose order follows from seed and epoch alone; it was written for several processes, hence its name, and
-# works for one. ``generator`` keeps the loader from drawing a number of the global generator.
+# The loop below gives back control after each update, and it can begin at any of them. ``step`` counts the updates done, 22 in an epoch.
+# So ``step // 22`` whole epochs are done, and ``step % 22`` batches of the next one. ``islice`` drops these batches; the loader still
+# loads them, which costs time but changes nothing.
+#
+# For this, the epoch must have the *same* order of the samples again. A plain ``shuffle=True`` would draw a new one. The order of a
+# ``DistributedSampler`` follows from its seed and the number of the epoch alone, which ``set_epoch`` tells it. It was written to share
+# the data among several processes, hence its name; ``num_replicas=1, rank=0`` means that there is one process, with the number 0.
+#
+# Last, ``generator``: each pass over a loader draws one random number, by default from the global generator. Dropout draws from that one
+# too. A run that resumes begins a pass where the unbroken run began none, and its dropout would get other numbers. So the loader
+# gets a generator of its own.
 
 from itertools import islice
 
@@ -106,9 +113,9 @@ assert broken[200] == whole[200]
 for step in updates(half, step=200):
     broken[step] = loss_now(half["model"])
 
-last, worst = max(list(whole.values())[200:]), max(broken.values())
-print(f"loss {whole[200]:.2f}; highest later {last:.2f}, with the break {worst:.2f}")
-assert worst > last + 0.05
+highest, worst = max(list(whole.values())[200:]), max(broken.values())
+print(f"loss {whole[200]:.2f}; highest later {highest:.2f}, with the break {worst:.2f}")
+assert worst > highest + 0.05
 
 # %%
 
@@ -123,11 +130,11 @@ ax.set(xlabel="update", ylabel="validation loss", xlim=(100, 266), ylim=(0.2, 0.
 ax.legend(loc="upper left")
 
 # %%
-# .. caption:: The run that has only its weights (dashed) begins its schedule again, at the highest learning rate, and throws away part of
-#    what it had learnt.
+# .. caption:: The run that has only its weights (dashed) has a new optimizer and a new schedule, so its learning rate is 0.03 again, as
+#    at the start. Its loss jumps. At the end the harm is small here, but it is not the same run.
 #    :alt: Two curves over the updates 100 to 264. The solid one is level. The dashed one begins at update 200, jumps up and stays uneven.
 #
-# The weights are not enough. So what is?
+# The weights are not enough to go on as before. So what is?
 #
 # What does a state_dict hold?
 # ----------------------------
@@ -141,7 +148,7 @@ for name, tensor in model.state_dict().items():
 
 # %%
 # The optimizer has a state, too. Adam keeps two running averages for each weight, of the gradient and of its square. So it is
-# larger than the model:
+# larger than the model. Its ``state_dict`` also holds the settings, under ``param_groups``, and among them the learning rate of the moment.
 
 for number, entry in parts["optimizer"].state_dict()["state"].items():
     print(number, {key: tuple(value.shape) for key, value in entry.items()})
@@ -169,9 +176,9 @@ def restore(parts, content):
 
 
 # %%
-# Do we need all five? Go on from update 200 five times, and each time take one of them from a fresh start instead (for the place in
-# the data: from the beginning of the epoch, update 198). The column shows how far the final weights are from those of the unbroken
-# run, at most. Predict the last row.
+# Do we need all five? Go on from update 200 six times. In the first five rows, one of the five comes from a fresh start instead (for
+# the place in the data: from the beginning of the epoch, update 198). In the last row nothing is missing. The column shows how far the
+# final weights are from those of the unbroken run, at most. Predict the last row.
 
 from torch.nn.utils import parameters_to_vector
 
@@ -194,10 +201,16 @@ for missing in ("model", "optimizer", "scheduler", "rng", "step", "nothing"):
     print(f"without {missing:9} {distance[missing]:.3f}")
 
 # %%
-# With all five, the difference is not small but zero: no bit differs. Any other row means another run. Its result may be as
-# good, but you can no longer compare it with the one that was not interrupted.
+# With all five, the difference is not small but zero: no bit differs. In every other row it has become another run. (How good that run
+# is, these distances do not say.) Why does the optimizer weigh more than the schedule? Because the learning rate is in its state:
 
 assert distance.pop("nothing") == 0 < 0.001 < min(distance.values())
+for name, source in (("saved", content), ("fresh", fresh)):
+    print(name, f"learning rate {source['optimizer']['param_groups'][0]['lr']:.4f}")
+
+# %%
+# A fresh optimizer is back at 0.03, and the schedule only multiplies what it finds. Without the saved *schedule*, the small rate of update
+# 200 is still there. In the first picture both were new.
 
 # %%
 # What if the kill comes while it writes?
@@ -233,8 +246,9 @@ def save(path, content):
 # Does it survive a real kill?
 # ----------------------------
 #
-# Now for real. ``launch`` of the helper package runs a function in a new process and says how it ended. This one saves every ten
-# updates, and after update 207 it gets the signal SIGKILL, which no process can catch: no ``except`` and no ``finally`` runs any more.
+# Now for real. ``launch`` of the helper package runs a function in new processes and says how they ended. With ``nproc=1`` there is one,
+# which the message calls "rank 0 of 1". It saves every ten updates, and after update 207 it gets the signal SIGKILL, which no process can
+# catch: no ``except`` and no ``finally`` runs any more.
 
 from pytorch_course.distributed import LaunchError, launch
 
@@ -275,7 +289,7 @@ print("measured never broken {}, killed and resumed {}".format(*hashes))
 assert hashes[0] == hashes[1]
 
 # %%
-# Equal hashes mean equal bits. (Another processor may give another hash, but twice the same one. See
+# Equal hashes mean equal bits. (On another processor the hash may be another one, but there too the two runs agree. See
 # :doc:`/lessons/training/11_reproducibility`.)
 #
 # Must I write this every time?
@@ -345,8 +359,8 @@ for content in (Gift(), model):
     print(refusal.partition(". Please")[0])
 
 # %%
-# The error text of such a file tells you how to switch the protection off. Do not do it for a file that you did not write yourself. Ask
-# for its ``state_dict``, or for **safetensors**, the usual format for sharing weights, which cannot hold code at all: 8 bytes give the
+# The full error text, of which you see one sentence here, also says how to switch the protection off. Do not do it for a file that you
+# did not write yourself. Ask for its ``state_dict``, or for **safetensors**, the usual format for sharing weights, which cannot hold code at all: 8 bytes give the
 # length of a table, the table gives each tensor's type, shape and place, and the rest is numbers. Here is a row of that table:
 
 import json
@@ -363,8 +377,8 @@ assert torch.equal(load_file(folder / "model.safetensors")["1.bias"], model[1].b
 # Did all weights arrive?
 # -----------------------
 #
-# A compiled model has longer names: ``torch.compile`` puts ``_orig_mod.`` before each, ``DistributedDataParallel`` puts ``module.``.
-# Loaded into the plain model, nothing fits, and ``load_state_dict`` says so with an error. ``strict=False`` silences the error:
+# A compiled model has longer names: ``torch.compile`` puts ``_orig_mod.`` before each of them, and ``DistributedDataParallel`` puts the
+# word ``module`` and a dot. Loaded into the plain model, nothing fits, and ``load_state_dict`` says so with an error. ``strict=False`` silences the error:
 
 saved = torch.compile(model).state_dict()
 other = make_parts(seed=1)["model"]
@@ -381,8 +395,8 @@ nn.modules.utils.consume_prefix_in_state_dict_if_present(saved, "_orig_mod.")
 print(other.load_state_dict(saved), f"loss {loss_now(other):.2f}")
 
 # %%
-# Where is the rest of the memory from?
-# -------------------------------------
+# Why is the file so large?
+# -------------------------
 #
 # A slice of a tensor shares its :term:`storage`, as in :doc:`/lessons/tensors/07_views_and_storage`. ``torch.save`` keeps that sharing,
 # and so it writes the whole storage.
@@ -398,28 +412,34 @@ print("bytes for two rows: slice {:,}, clone {:,}".format(*sizes))
 # ----------------------------
 #
 # A tensor remembers its device, and a file from a GPU fails on a machine without one: "Attempting to deserialize object on a CUDA
-# device". ``map_location`` says where the tensors shall go instead. Here it is the device ``meta``, which has shapes and no numbers.
-# With ``"cpu"`` a file opens everywhere, and ``load_state_dict`` copies to wherever the model is.
+# device". ``map_location`` says where the tensors go instead. With ``"cpu"`` a file opens everywhere, and ``load_state_dict`` copies to
+# wherever the model is. Our file comes from a CPU, so ``"cpu"`` changes nothing here. To see a change, the second line loads to the device
+# ``meta``, which has shapes and no numbers.
 
-print(torch.load(folder / "weights.pt", map_location="meta")["1.bias"].device)
+for device in ("cpu", "meta"):
+    loaded = torch.load(folder / "weights.pt", map_location=device)
+    print(f"asked for {device}:", loaded["1.bias"].device)
 
 # %%
 # Take this with you
 # ------------------
 #
-# Save all five, beside the old file, then rename. Load with ``map_location="cpu"`` into parts that you built anew.
+# Save all five beside the old file, then rename. Load with ``map_location="cpu"`` into ``parts`` that you built anew: a dictionary of
+# model, optimizer and scheduler. ``torch.get_rng_state`` is the generator of the CPU only: with a GPU, save
+# ``torch.cuda.get_rng_state_all()`` as well, and give it back with ``torch.cuda.set_rng_state_all``.
 
-model, optimizer, scheduler = parts.values()
-content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-content |= {"scheduler": scheduler.state_dict(), "rng": torch.get_rng_state()}
-torch.save(content | {"step": step}, folder / "run.draft")
-os.replace(folder / "run.draft", folder / "run.pt")  # fsync before it: see save()
+content = {name: part.state_dict() for name, part in parts.items()}
+content |= {"rng": torch.get_rng_state(), "step": step}
+with open(folder / "run.draft", "wb") as file:
+    torch.save(content, file)
+    file.flush()
+    os.fsync(file.fileno())
+os.replace(folder / "run.draft", folder / "run.pt")
 content = torch.load(folder / "run.pt", map_location="cpu")
-model.load_state_dict(content["model"])
-optimizer.load_state_dict(content["optimizer"])
-scheduler.load_state_dict(content["scheduler"])
+for name, part in parts.items():
+    part.load_state_dict(content[name])
 torch.set_rng_state(content["rng"])
-temporary.cleanup()
+step = content["step"]  # go on from here: updates(parts, step)
 
 # %%
 # Change something
@@ -441,6 +461,8 @@ temporary.cleanup()
 # ---------
 
 from pytorch_course.exercises import expect
+
+temporary.cleanup()
 
 # %%
 # .. exercise:: Predict the size of a state_dict
