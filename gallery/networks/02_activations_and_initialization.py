@@ -155,7 +155,7 @@ torch.testing.assert_close(z.relu().square().mean(), predicted / 2, rtol=0.1, at
 # %%
 # On the way back the sum runs over the *outputs*, :math:`\partial L/\partial x_k = \sum_j W_{jk}\, \partial L/\partial z_j`, so the
 # gradient keeps its size when :math:`n` is the number of outputs. For a layer that is not square you cannot have both.
-# **Xavier** initialisation, also named after Glorot :cite:p:`glorot2010`, is meant for tanh. It takes the rule :math:`1/n`, without ReLU's 2,
+# **Xavier** initialisation, also named after Glorot :cite:p:`glorot2010`, is meant for tanh. It takes the rule :math:`1/n`,
 # and for :math:`n` the mean of both numbers: :math:`\operatorname{Var}(w) = 2/(n_\text{in} + n_\text{out})`. In PyTorch's words the two
 # numbers are ``fan_in`` and ``fan_out``.
 #
@@ -209,7 +209,8 @@ print(f"n Var(w) = {64 * layer.weight.var():.3f}, the ReLU rule says 2")
 
 # %%
 # Each ReLU layer multiplies the mean square by 1/6, so thirty of them multiply a spread by about
-# :math:`6^{-15} \approx 2 \cdot 10^{-12}`. The biases add something that is the same for every image. After thirty layers, how much do the answers differ from image to image? ``float64``, since ``float32`` would drown the difference in rounding:
+# :math:`6^{-15} \approx 2 \cdot 10^{-12}`. The biases add something that is the same for every image. How much do the answers differ from
+# image to image? We compute in ``float64``, since in ``float32`` rounding would hide the difference:
 
 torch.manual_seed(0)
 parts = []
@@ -371,7 +372,7 @@ ax.legend()
 # .. caption:: For which share of the images each of the 100 units is on; a unit has the same place before (squares) and after the revival
 #    (dots). Left of the grey line are those that were dead. They take part again, some of them for few images.
 #    :alt: Left of a grey line, about seventy squares lie at zero and the dots above them are scattered between 0 and 1. Right of it, most
-#       squares are near zero, the last ones rise towards 0.8.
+#       squares are near zero, the last ones rise to about one half.
 #
 # Take this with you
 # ------------------
@@ -455,7 +456,7 @@ expect(lambda: start_filter(torch.empty(16, 8, 3, 3), seeded()), right)
 # %%
 # .. exercise:: Build a count of the dead
 #
-#    Write ``count_dead``: for a :class:`torch.nn.Sequential` and a batch it returns a list with the number of units that are zero for
+#    Write ``count_dead``: for a :class:`torch.nn.Sequential` and a batch it returns a list. It holds the number of units that are zero for
 #    every image of the batch, one number for each ``nn.ReLU``, from first to last.
 
 
