@@ -273,8 +273,8 @@ bottom.set(yticks=range(0, 10, 3), xlim=(-3.5, 38.5))
 #       places and other dark cells between them.
 #
 # Where the window holds one digit, the sliding network computes the same numbers as for that digit alone, and reads it. Elsewhere the
-# window holds parts of two digits. The network names a class there too, and in some of these places it is sure of it: its training had no
-# class for "no digit here". So this reads a line only if you know where its digits are. To find them is another task.
+# window holds a digit off its middle, or parts of two. The network names a class there too, often a wrong one, and is often sure of it: its
+# training had no class for "no digit here". So this reads a line only if you know where its digits are. To find them is another task.
 #
 # Is it right at any size?
 # ------------------------
