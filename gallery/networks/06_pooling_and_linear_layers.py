@@ -409,8 +409,8 @@ print([tuple(model(torch.rand(2, 3, n, 50)).shape) for n in (32, 75)])
 #    * The first call of ``reader``: *mat1 and mat2 shapes cannot be multiplied (5x1600 and 576x10)*. The maps are now 5 by 5, and
 #      :math:`64 \cdot 5 \cdot 5 = 1600` numbers meet a layer for 576.
 #    * At 4 it prints 0.00. At 8 it prints 0.01, because the digits are now so near the rim that windows over their edge are missing. In
-#      between it changes less than the maximum did, 0.03 to 0.04. In the wide margin only 3 to 6 answers change, but hardly any of them
-#      were right before. The assert on ``network`` fails twice: 0.01 is more than 0.001, and no value is above 0.05.
+#      between it changes less than the maximum did, 0.03 to 0.04. In the wide margin only 3 to 6 answers change, but most of the 200 are
+#      wrong there with or without a shift. The assert on ``network`` fails twice: 0.01 is more than 0.001, and no value is above 0.05.
 #    * No, here a little more: 0.48 after one pixel, where the maximum had 0.46. A mean moves along with the picture just as a maximum does.
 #
 # Exercises
