@@ -88,18 +88,20 @@ ax.set(xlabel="update", ylabel="loss", xlim=(0, 300), ylim=(0, 2.6))
 ax.legend(loc="lower right")
 
 # %%
-# .. caption:: The first sixty updates. The hot run is far ahead.
+# .. caption:: The first sixty updates. The hot run is far ahead, and its loss is less steady.
 #    :alt: Two loss curves over the updates 0 to 59, on an axis up to 300. The calm one is nearly level; the hot one has fallen by more than
-#       half.
+#       half and jumps up and down.
 #
-# Who looks at the loss alone stops the calm run. Look at one more number.
+# By the height of the loss you would stop the calm run. The jumps of the hot one may warn you; but with batches of 64 digits some
+# jumping is normal, and the picture does not say how much is too much. Look at one more number.
 #
 # How far does one update move the weights?
 # -----------------------------------------
 #
 # That is the **update-to-weight ratio**: the length of an update, divided by the length of the weights it changes. The loop above measures
 # it for the matrix of the first layer, :math:`\lVert\Delta\mathbf{W}\rVert / \lVert\mathbf{W}\rVert`. A ratio of 0.001 means that about
-# a thousand such updates in one direction would replace the weights; with 0.05, twenty would.
+# a thousand such updates in one direction would replace the weights; with 0.05, twenty would. The learning rate alone does not tell you
+# this: the layer, the optimizer and the warm-up decide with it, and the ratio says what the rate means for these weights.
 
 for name in runs:
     print(f"{name:4} ratio in updates 50 to 59: {mean(name, 'ratio', 50, 60):.4f}")
@@ -121,14 +123,18 @@ lower.set(ylabel="update / weights", xlabel="update", yscale="log", ylim=(1e-5, 
 upper.legend(loc="upper left")
 
 # %%
-# .. caption:: The same runs to their end. Left of the dotted line is what you saw. The hot run has left the grey band, 0.001 to
-#    0.01, long before its loss rises.
-#    :alt: Above, the losses: the calm one falls to near zero, the hot one falls first, then rises to 2.3 and stays. Below, the ratios on a
-#       logarithmic axis: the calm one settles near 0.01, the hot one lies near 0.05 from update 30 on and collapses at the end.
+# .. caption:: The same runs to their end. Left of the dotted line is what you saw. The grey band marks ratios from 0.001 to 0.01. The axis
+#    of the loss ends at 4; single losses of the hot run lie far above it.
+#    :alt: Above, the losses: the calm one falls to near zero; the hot one falls first, then rises to about 2.3 and stays, with a few peaks
+#       that leave the picture. Below, the ratios on a logarithmic axis: the calm one stays near 0.01; the hot one is near 0.05 from
+#       update 30 on, later falls by several powers of ten, jumps up once more and falls again.
 #
-# The hot run learns fast, breaks, and ends as badly as by guessing (:math:`\log 10 \approx 2.3`). A rule of thumb says that a ratio of
-# about **0.001** is healthy in long trainings. Short trainings of small networks, like this one, live with 0.01. The exact number matters
-# less than its power of ten.
+# The hot run learns fast, breaks, and ends near the loss of guessing (:math:`\log 10 \approx 2.3`). Its ratio was far above the band long
+# before. The band is a hint and not a test: the calm run leaves it at times, and the broken run passes through it on its way down. A ratio
+# that falls by powers of ten is a sign of trouble, too: these weights hardly move any more.
+#
+# A rule of thumb says that a ratio of about **0.001** is healthy in long trainings. Short trainings of small networks, like this one, live
+# with 0.01. The exact number matters less than its power of ten.
 #
 # Is it always so? Here are five pairs of runs, each pair from its own start weights. The ratio is the mean over the updates 30 to 59, the
 # loss is the mean over the last twenty.
@@ -148,11 +154,14 @@ for seed in range(5):
     print(text)
 
 # %%
+# In each pair, the run with the ratio of a few hundredths is the one that ends badly. Five pairs of one small network are no law; try it
+# on yours.
+#
 # What is the smallest log that always works?
 # -------------------------------------------
 #
-# A text file with one line of JSON for each update. It needs no library, you can read it while it grows, and a killed run leaves
-# everything but its last line. ``flush`` hands each line to the operating system at once.
+# A text file with one line of JSON for each update. It needs no library, you can read it while it grows, and a killed run loses at
+# most its last line. ``flush`` hands each line to the operating system at once.
 
 import json
 import tempfile
@@ -192,7 +201,8 @@ assert "300/300" in drawn[-1]
 
 # %%
 # In a terminal the character ``\r`` moves back to the beginning of the line. In the log file of a batch job it does not, and the bar
-# fills it with copies of itself. ``disable=None`` draws only where somebody watches:
+# fills it with copies of itself. With ``disable=None``, tqdm draws only if the output is a terminal.
+# A string is none:
 
 silent = io.StringIO()
 list(tqdm(range(100), file=silent, disable=None))
@@ -222,14 +232,15 @@ for name, peak in peaks.items():
 
 # %%
 # Now you would type ``tensorboard --logdir runs`` and open the address that it prints. This page has no browser, so it reads the
-# events back with the class that the program uses itself. Without ``size_guidance`` it keeps only some of them: 10,000 scalars of a tag
-# and *one* histogram.
+# events back with the class that the program uses itself. By default it keeps only some of them: 10,000 scalars of a tag and *one*
+# histogram. ``size_guidance`` changes that, and 0 means all.
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 events = {}
 for name in peaks:
-    events[name] = EventAccumulator(str(folder / "runs" / name), {"histograms": 0})
+    run = str(folder / "runs" / name)
+    events[name] = EventAccumulator(run, size_guidance={"histograms": 0})
     events[name].Reload()
     tags = events[name].Tags()
     print(name, tags["scalars"], tags["histograms"])
@@ -237,8 +248,9 @@ for name in peaks:
     assert losses == [row["loss"] for row in runs[name]]
 
 # %%
-# Equal to the last bit: it is the same run, in two kinds of file. (The ``with`` closed the writer. A writer has a thread that
-# writes now and then; without ``close``, the last events of a killed program are missing.)
+# It is the same run, in two kinds of file. The losses are equal to the last bit because they are float32 numbers, and TensorBoard stores
+# scalars as float32; others it would round. (A writer collects events and writes them now and then; here the ``with`` closed it, and that
+# wrote the rest. A program that is killed never gets there. Call ``writer.flush()`` after events that you cannot afford to lose.)
 #
 # What does TensorBoard's smoothing do?
 # -------------------------------------
@@ -248,7 +260,7 @@ for name in peaks:
 #
 # .. math:: m_i = w\,m_{i-1} + (1 - w)\,y_i, \qquad \hat y_i = \frac{m_i}{1 - w^i}, \qquad m_0 = 0
 #
-# The division makes up for the beginning at zero. Pandas has the same average:
+# The division makes up for the beginning at zero. Pandas has the same average; its ``alpha`` is :math:`1 - w`:
 
 import pandas as pd
 
@@ -280,23 +292,26 @@ ax.set(xlabel="step", title="train/loss", ylim=(0, 4))
 ax.legend(loc="upper left")
 
 # %%
-# .. caption:: What TensorBoard draws from these events: pale the losses, strong the same with a smoothing of 0.9.
+# .. caption:: What TensorBoard draws from these events: pale the losses, strong the same with a smoothing of 0.9. The axis is cut at 4.
 #    :alt: Two pale ragged curves and two strong smooth ones over the steps 0 to 300. Where the pale curve of the hot run jumps up, the
 #       strong one follows a little later and less high.
 #
 # Smoothing makes a trend visible, and it looks back: every peak becomes lower and every turn later. When does the loss of the hot run
-# climb above 1.5 again?
+# climb above 1.5? Two answers: when it is above for the first time after update 60, and from when on it stays above.
 
 first = {}
 for weight in (0.0, 0.6, 0.9, 0.97):
     curve = smooth(hot, weight)
     first[weight] = next(step for step in range(60, 300) if curve[step] > 1.5)
-    print(
-        f"smoothing {weight:4}: update {first[weight]}, highest {max(curve[60:]):.2f}"
-    )
+    stays = max(step for step in range(60, 300) if curve[step] <= 1.5) + 1
+    top = max(curve[60:])
+    print(f"smoothing {weight:4}: first {first[weight]}, stays {stays}, top {top:.1f}")
 assert first[0.0] < first[0.97]
 
 # %%
+# If "first" is much smaller than "stays", then it was a short peak, after which the loss fell back; a strong smoothing hides such a
+# peak. The break itself is where the loss stays above, and that column shows how many updates late each curve tells you.
+#
 # What do histograms show?
 # ------------------------
 #
@@ -340,33 +355,33 @@ for name in peaks:
 
 # %%
 # If those of the hot run are all 0, its hidden units are off for every digit of the batch: a ReLU that gives 0 passes no gradient on.
-# Such a layer does not come back by itself.
+# Another batch may still bring a gradient. When this page was written, that happened once, near update 244 in the second picture: the
+# ratio jumps, and the loss leaves the picture. It did not help here.
 #
 # And Visdom, and tensorboardX?
 # -----------------------------
 #
-# **tensorboardX** is the older library from which ``torch.utils.tensorboard`` came. It writes the same events and is alive; take it
-# where there is no torch, for a training in NumPy or JAX, say, or to export all scalars as JSON. **Visdom** draws in a browser as well,
-# and you send it points one by one. It is not installed with this book, because its release 0.2.4 does not build with a current
-# setuptools. It can write what it sends into a log: a line is a pair of an address and a message. The first message makes a window, the
-# others append to it. Here are such lines for the hot run, with the keys that matter:
+# **tensorboardX** is the older library from which ``torch.utils.tensorboard`` came. It writes the same events and is still maintained;
+# take it where there is no torch, for a training in NumPy or JAX, say, or to export all scalars as JSON. **Visdom** draws in a browser as
+# well, and you send it points one by one. It is not installed with this book, because its release 0.2.4 does not build with a current
+# setuptools.
+#
+# Visdom can write what it sends into a log: a line is a pair of an address and a message. The first message makes a window, the others
+# append to it. The next cell writes such lines by hand for the hot run, with the keys that matter. So this section shows the form of
+# the log and how to read it; no Visdom has written or read these lines.
 
 with open(folder / "visdom.log", "w") as log:
     for row in runs["hot"]:
         point = {"x": [row["step"]], "y": [row["loss"]], "name": "hot", "mode": "lines"}
-        message = {
-            "win": "loss",
-            "eid": "main",
-            "data": [point],
-            "append": row["step"] > 0,
-        }
+        message = {"win": "loss", "eid": "main", "data": [point]}
+        message["append"] = row["step"] > 0
         address = "update" if row["step"] else "events"
         print(json.dumps([address, message]), file=log)
 print((folder / "visdom.log").read_text().splitlines()[1][:88])
 
 # %%
-# ``Visdom().replay_log("visdom.log")`` sends them again to a server, and the window is back. It is often said that Visdom
-# cannot export its data. A few lines replay the log without it:
+# With a real log, ``Visdom().replay_log("visdom.log")`` sends the messages to a server again. To get at the numbers you need no Visdom.
+# A few lines read a log of this form:
 
 windows = {}
 for line in (folder / "visdom.log").read_text().splitlines():
@@ -383,31 +398,34 @@ temporary.cleanup()
 # Take this with you
 # ------------------
 #
-# Log the loss, the learning rate and the update-to-weight ratio of each matrix. A ratio far above 0.01 says that the learning rate is too
-# high while the loss still falls.
+# Log the loss, the learning rate and the update-to-weight ratio of each matrix. A ratio far above 0.01 hints that the learning rate is
+# too high; on this page it did so while the loss still fell.
 
 model = make_model(0)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-F.cross_entropy(model(images), labels).backward()
+loss = F.cross_entropy(model(images), labels)
+loss.backward()
 before = {name: p.detach().clone() for name, p in model.named_parameters()}
 optimizer.step()
+row = {"loss": round(loss.item(), 4), "lr": optimizer.param_groups[0]["lr"]}
 for name, p in model.named_parameters():
     if p.dim() > 1:
         ratio = (p.detach() - before[name]).norm() / before[name].norm()
-        print(json.dumps({"weight": name, "ratio": round(ratio.item(), 6)}))
+        row[name] = round(ratio.item(), 6)
+print(json.dumps(row))
 
 # %%
 # Change something
 # ----------------
 #
 # * Give *hot* a peak of 0.3. Which loss does it reach, and how large is its ratio in the updates 50 to 59?
-# * Leave out ``{"histograms": 0}``. How many histograms of each tag does the reader keep?
+# * Leave out ``size_guidance={"histograms": 0}``. How many histograms of each tag does the reader keep?
 # * Multiply ``images`` by 16 right after they are loaded, as if you had forgotten to scale the pixels. What do both runs do?
 #
 # .. dropdown:: What happens
 #
-#    * It ends at 0.20 and not at 0.04, and its ratio is 0.03: better than *hot*, still worse than *calm*, with a number in between. An
-#      assert about *hot* stops the page.
+#    * It ends at 0.20 and not at 0.04, and its ratio is 0.03: better than *hot* and worse than *calm*, and the ratio, too, lies
+#      between theirs. An assert about *hot* stops the page.
 #    * One, the latest of each tag. Such a sample of a log is easily taken for the whole.
 #    * Both fail. The hot run is at 2.3 in the updates 50 to 59 and at the end; the calm one falls to 0.3 and ends at 2.3 after all, with
 #      a ratio of 0.02 in the updates 50 to 59. Inputs that are 16 times larger have the effect of a larger learning rate.
