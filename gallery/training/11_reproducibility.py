@@ -18,8 +18,12 @@ Make a training give the same weights twice, bit for bit, and know which changes
 # Did my change help?
 # -------------------
 #
-# You changed the :term:`dropout` of your network from 0.2 to 0.3. Does it read more handwritten digits now, or fewer? Train both versions
-# five times. What differs between the five is the :term:`seed`.
+# You changed the :term:`dropout` of your network from 0.2 to 0.3. Does it now read more handwritten digits correctly? The answer is worth
+# little if the next run of the same program gives another one. This page is about repeating results: what makes two runs differ, what
+# you can do about it, and which differences remain.
+#
+# Train both versions five times. What differs between the five is the :term:`seed`. (``train`` can also disturb a run a little, for later
+# sections: ``draw_one`` draws one random number before the training, and ``nudge`` changes each weight of the first layer by one rounding.)
 
 import torch
 from pytorch_course.datasets import digits
@@ -58,7 +62,7 @@ def train(seed, dropout=0.2, draw_one=False, nudge=False):
 
 
 def right(model):
-    """Return how many of the last 389 digits a model reads."""
+    """Return how many of the last 389 digits a model reads correctly."""
     return (model(images[1408:]).argmax(1) == labels[1408:]).sum().item()
 
 
@@ -66,6 +70,8 @@ counts = {}
 for dropout in (0.2, 0.3):
     counts[dropout] = [right(train(seed, dropout)[0]) for seed in range(5)]
     print(f"dropout {dropout}: {counts[dropout]} of 389 right")
+pairs = [low - high for low, high in zip(counts[0.2], counts[0.3])]
+print(f"0.2 minus 0.3, seed by seed: {pairs}, mean {sum(pairs) / 5:.1f}")
 assert max(counts[0.3]) > min(counts[0.2]) and max(counts[0.2]) > min(counts[0.3])
 
 # %%
@@ -75,18 +81,21 @@ import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
 fig, ax = plt.subplots(figsize=(6.4, 1.8))
-for row, (dropout, numbers) in enumerate(counts.items()):
-    ax.plot(numbers, [row] * 5, "os"[row], color=f"C{row}", alpha=0.7)
+ax.plot(counts[0.2], [0] * 5, "o", color="C0", alpha=0.7)
+ax.plot(counts[0.3], [1] * 5, "s", color="C1", alpha=0.7)
 ax.set(xlabel="right, of 389", yticks=[0, 1], ylim=(-0.6, 1.6))
 ax.set_yticklabels(["dropout 0.2", "dropout 0.3"])
 
 # %%
-# .. caption:: Each mark is a training from another seed. Pick one mark of each row: some pairs say that 0.3 is better,
-#    others that 0.2 is.
+# .. caption:: Each mark is a training from another seed. The rows overlap, so one training of each version would not answer the question.
 #    :alt: Two rows of five marks on an axis of right answers. The rows overlap.
 #
-# The seed alone changes the result. So compare several seeds. And to find out what *one* changed line does, hold the chance fixed:
-# the same seed twice gives the same weights, to the last bit.
+# The seed alone changes the result. Did the change help, then? Compare the two runs of each seed: they share start weights and the order of
+# the samples. Five differences can show a large effect. They cannot settle a small one: if the change did nothing, the signs would be
+# like five coins, and at least four of five coins fall on the same side in 12 of 32 cases. Four of five wins is a hint; for more, take
+# more seeds.
+#
+# To find out what *one* changed line does to a run, hold the chance fixed: the same seed twice gives the same weights, to the last bit.
 
 _, first = train(seed=0)
 _, second = train(seed=0)
@@ -108,13 +117,16 @@ import numpy as np
 
 random.seed(0)
 np.random.seed(0)
-seen = []
+seen = {"torch": [], "numpy": [], "random": []}
 for _ in range(2):
     torch.manual_seed(0)
-    seen.append([torch.rand(()).item(), np.random.rand(), random.random()])
-    print("torch {:.3f}   numpy {:.3f}   random {:.3f}".format(*seen[-1]))
-assert seen[0][0] == seen[1][0]
-assert seen[0][1] != seen[1][1] and seen[0][2] != seen[1][2]
+    seen["torch"].append(torch.rand(()).item())
+    seen["numpy"].append(np.random.rand())
+    seen["random"].append(random.random())
+for name, (once, again) in seen.items():
+    print(f"{name:6} {once:.3f}, then {again:.3f}")
+    assert (once == again) == (name == "torch")
+first_number = seen["torch"][0]
 
 # %%
 # What if I draw one number more?
@@ -128,8 +140,9 @@ print(f"largest difference after one more draw: {difference:.2f}")
 assert difference > 0.05
 
 # %%
-# Another training. Order of the samples and dropout read from the *same* stream, and everything after your line reads one place
-# further. Such a draw can hide: each pass over a :class:`~torch.utils.data.DataLoader` draws one number, even if nothing is shuffled.
+# You get other weights. The order of the samples and the dropout read from the *same* stream of numbers, and everything after your line
+# reads one place further. Such a draw can hide: each pass over a :class:`~torch.utils.data.DataLoader` draws one number, even if nothing is
+# shuffled.
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -139,12 +152,13 @@ for generator in (None, torch.Generator()):
     list(DataLoader([1, 2, 3], generator=generator))
     drawn.append(torch.rand(()).item())
     print("own generator" if generator else "none", f"- next number {drawn[-1]:.3f}")
-assert drawn[0] != seen[0][0] == drawn[1]
+assert drawn[0] != first_number == drawn[1]
 
 # %%
-# The remedy is to give each purpose its own numbers, computed from *what they are for* instead of from what was drawn before: take a key,
-# such as ("noise", epoch, index), and make a seed of it with a hash. Adding up does not do: epoch 1, index 2 would get the numbers of
-# epoch 2, index 1. Nor does Python's ``hash``, which is another one for strings in every process.
+# The remedy is to give each purpose its own numbers, computed from *what they are for* instead of from what was drawn before. Take a key,
+# such as ("noise", epoch, index), and make a seed of it with a hash. (To repeat an experiment with other noise, put the number of the
+# experiment into the key as well.) It is not enough to add epoch and index: epoch 1, index 2 would get the numbers of epoch 2,
+# index 1. Python's ``hash`` does not work either, because for strings it gives another result in every process.
 
 import hashlib
 
@@ -178,8 +192,8 @@ with keyed("noise", 1, 2):
 after = torch.rand(()).item()
 with keyed("noise", 1, 2):
     assert torch.equal(inside, torch.rand(2))
-print(f"after the block: {after:.3f}, without it: {seen[0][0]:.3f}")
-assert after == seen[0][0]
+print(f"after the block: {after:.3f}, without it: {first_number:.3f}")
+assert after == first_number
 
 # %%
 # Do more workers change the data?
@@ -187,7 +201,8 @@ assert after == seen[0][0]
 #
 # A dataset that adds noise draws it in a worker process, and each worker has a generator of its own. Its seed is the number that the loader
 # drew for this pass, plus the number of the worker; PyTorch sets Python's and NumPy's in the same way. (A ``worker_init_fn`` is
-# needed only for further generators.) So which noise a sample gets depends on who reads it:
+# needed only for further generators.) So which noise a sample gets depends on who reads it. (The key below has no epoch, because we
+# read the data once. In a training, tell the dataset the epoch and put it into the key, or the noise is the same in every epoch.)
 
 import multiprocessing
 
@@ -243,8 +258,8 @@ print("(1 + 1e8) - 1e8 =", sums[0], "   1 + (1e8 - 1e8) =", sums[1])
 assert sums == [0.0, 1.0]
 
 # %%
-# Take five thousand numbers and their negatives: their sum is 0. Add them in a thousand orders, where each addition is exact to about
-# seven digits:
+# Take five thousand numbers and their negatives: their sum is 0. Add them in a thousand orders. Each addition is exact to about seven
+# digits:
 
 half = torch.randn(5_000, generator=torch.Generator().manual_seed(0))
 values = torch.cat([half, -half])
@@ -267,11 +282,12 @@ ax.legend()
 
 # %%
 # .. caption:: The same numbers, added in a thousand orders.
-#    :alt: A histogram with the shape of a bell around the dashed line of the exact sum.
+#    :alt: A histogram, highest at the dashed line of the exact sum, that falls off to both sides. High and low bars alternate.
 #
 # The order is not yours to choose. Several threads add a part each, and then the parts. Another processor adds 8 or 16 numbers at once;
 # another version of a library splits the work in another way. On a GPU, some functions add in the order in which threads
-# happen to finish, which may change from one run to the next. The same sum in as many parts as a machine might have threads:
+# happen to finish, which may change from one run to the next. Here is the same sum in several parts, and then a larger sum with several
+# threads. Some lines may agree, by chance or because the work was split in the same way; nothing promises it.
 
 for parts in (1, 2, 4, 8):
     total = sum(part.sum() for part in values[order].chunk(parts))
@@ -279,7 +295,7 @@ for parts in (1, 2, 4, 8):
 
 many = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
 threads = torch.get_num_threads()
-for count in (1, 3, 4):
+for count in (1, 2, 3, 4):
     torch.set_num_threads(count)
     print(f"measured with {count} threads: {many.sum():.6f}")
 torch.set_num_threads(threads)
@@ -288,8 +304,8 @@ torch.set_num_threads(threads)
 # Does the last digit matter?
 # ---------------------------
 #
-# Train again from the same seed, with one difference: each weight of the first layer becomes the *next* number that float32 can hold. No
-# rounding can do less.
+# Train again from the same seed, with one difference: each of the 4,096 weights of the first layer becomes the *next* number that float32
+# can hold. A smaller change of a weight does not exist.
 
 nudged_model, nudged = train(seed=0, nudge=True)
 model, _ = train(seed=0)
@@ -306,13 +322,15 @@ ax.semilogy(range(1, len(gaps) + 1), gaps, color="C0")
 ax.set(xlabel="update", ylabel="largest gap", ylim=(1e-9, 10))
 
 # %%
-# .. caption:: Two trainings that began one rounding apart: the largest difference between their weights, on a logarithmic axis. It grows
-#    slowly, and here and there at once.
-#    :alt: A curve on a logarithmic axis that rises from about ten to the minus eight by several powers of ten.
+# .. caption:: Two trainings whose start weights differ by one rounding each in the first layer: the largest difference between their
+#    weights, on a logarithmic axis. For a long time it grows slowly; at a few updates it jumps.
+#    :alt: A curve on a logarithmic axis that rises from about ten to the minus eight by several powers of ten, with steep steps.
 #
-# One rounding grows into another set of weights, about as good as the first. So between two machines do not expect equal bits, and compare
-# with a tolerance. Here is one matrix product, computed twice: the second time the 32 products in each sum are added in another order.
-# A third time it is computed in :term:`bfloat16`, which has only two to three digits.
+# Roundings grow into another set of weights, here about as good as the first. So do not compare *trained* weights between two machines.
+# Compare something early, with a tolerance: the output of the same weights for the same input, or the weights after one update.
+#
+# How large is a fair tolerance? Here is one matrix product, computed twice: the second time the 32 products in each sum are added in
+# another order. A third time it is computed in :term:`bfloat16`, which has only two to three digits.
 
 matrix = torch.randn(32, 32, generator=torch.Generator().manual_seed(1))
 mixed = torch.randperm(32, generator=torch.Generator().manual_seed(2))
@@ -351,9 +369,9 @@ assert "deterministic" in refused and torch.empty(3).isnan().all()
 torch.use_deterministic_algorithms(False)
 
 # %%
-# It also fills the memory of ``torch.empty`` with NaN, so that a program that reads what it never wrote shows at once. Most of the
-# functions that it refuses are those of GPUs, where it needs the environment variable ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` as well, and
-# costs some speed.
+# It also fills the memory of ``torch.empty`` with NaN, so that you notice when a program reads what it never wrote. Most of the
+# functions that it refuses are those of GPUs. There it costs some speed, and matrix products need the environment variable
+# ``CUBLAS_WORKSPACE_CONFIG=:4096:8``, set before the program starts.
 #
 # What can you promise, then?
 #
@@ -362,7 +380,7 @@ torch.use_deterministic_algorithms(False)
 # ==========================================  ==========================================
 # again, on the same machine                  equal, with seeds and deterministic functions
 # with another number of workers              equal, if random numbers follow from keys
-# with another number of threads              close
+# with another number of threads              close at first; after a training, about as good
 # on another processor, or with a new torch   close at first; after a training, about as good
 # with another seed                           about as good
 # ==========================================  ==========================================
@@ -370,17 +388,22 @@ torch.use_deterministic_algorithms(False)
 # Take this with you
 # ------------------
 #
-# Seed all three libraries, give each loader its own generator, and let PyTorch refuse what cannot be repeated. Report several seeds.
+# Seed all three libraries, give each loader its own generator, and let PyTorch refuse what cannot be repeated. On a GPU, start the program
+# with ``CUBLAS_WORKSPACE_CONFIG=:4096:8 python train.py``. Run the cell twice, and it prints the same number. Report several seeds.
 
-random.seed(0)
-np.random.seed(0)
-torch.manual_seed(0)  # accelerators included
+seed = 0
+random.seed(seed)
+np.random.seed(seed)
+torch.manual_seed(seed)  # accelerators included
 torch.use_deterministic_algorithms(True)
-generator = torch.Generator().manual_seed(0)
+generator = torch.Generator().manual_seed(seed)
 batches = DataLoader(images, batch_size=64, shuffle=True, generator=generator)
-sums = [batch.sum().item() for batch in batches]
+print(f"mean of the first batch: {next(iter(batches)).mean():.4f}")
+
+# %%
+# Only for the rest of this page:
+
 torch.use_deterministic_algorithms(False)
-print("batches", len(sums))
 
 # %%
 # Change something
@@ -407,7 +430,7 @@ from pytorch_course.exercises import expect
 # %%
 # .. exercise:: Predict where counting stops
 #
-#    Begin at 0 in float32 and add 1.0, again and again. At which number does the sum stop to grow? (A float32 holds 24 binary digits.)
+#    Begin at 0 in float32 and add 1.0, again and again. At which number does the sum stop growing? (A float32 holds 24 binary digits.)
 
 ### BEGIN SOLUTION
 guess = 16_777_216
@@ -446,8 +469,8 @@ expect(lambda: in_test("scan-7.png", 0.0), False)
 # %%
 # .. exercise:: Build a measure of closeness
 #
-#    Write ``excess``: the largest :math:`|a - b| / (\text{atol} + \text{rtol}\,|b|)` over all elements. It is at most 1 exactly when
-#    :func:`torch.allclose` says yes.
+#    Write ``excess``: the largest :math:`|a - b| / (\text{atol} + \text{rtol}\,|b|)` over all elements. For finite numbers, and where
+#    the denominator is above 0, it is at most 1 exactly when :func:`torch.allclose` says yes.
 
 
 def excess(a, b, rtol, atol):
