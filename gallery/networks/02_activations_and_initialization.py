@@ -429,7 +429,7 @@ guess = 32.0
 x = torch.randn(500, 256, generator=generator.manual_seed(0))
 for _ in range(5):
     x = x @ torch.randn(256, 256, generator=generator) / 8
-expect(guess, x.square().mean().sqrt().item(), atol=5)
+expect(guess, x.square().mean().sqrt().item(), atol=0.5)
 
 # %%
 # .. exercise:: Fix the start of a filter
