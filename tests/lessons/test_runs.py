@@ -15,7 +15,9 @@ HTML = "docs/_build/html"
 
 def repeatable(text):
     """Return the lines of a text, without those that are blank or, as the first word says, measured."""
-    return [line.expandtabs().rstrip() for line in text.splitlines() if line.strip() and not line.startswith("measured")]
+    return [
+        line.expandtabs().rstrip() for line in text.splitlines() if line.strip() and not line.startswith("measured")
+    ]
 
 
 def test_script(lesson, play, run_notebook, root):
