@@ -100,6 +100,7 @@ napoleon_google_docstring = False
 napoleon_use_rtype = True
 napoleon_use_ivar = True
 napoleon_preprocess_types = True
+napoleon_attr_annotations = False  # it writes into autodoc_type_aliases, and each build would read all pages again
 napoleon_type_aliases = {  # short words of the docstrings, and where they lead
     "Dataset": "torch.utils.data.Dataset",
     "DataLoader": "torch.utils.data.DataLoader",
