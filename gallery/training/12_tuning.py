@@ -382,8 +382,8 @@ rows.sort(key=lambda row: row["score"], reverse=True)
 #      steps. *shifted* is last now, so the assertion about ``rate / 10`` stops the page.
 #    * One column falls at a rate of 0.5, and the best of the grid is 0.917, near that of the random search. The other columns are as
 #      useless as before.
-#    * After 5 steps it keeps rates of 10 to 96, whose networks guess, and throws out 0.07 and 0.09, which after 15 steps are kept: too early,
-#      the ranking is mostly luck. The assertion about the budget stops the page, since less was spent.
+#    * After 5 steps it keeps rates of 10 to 96, whose networks guess, and throws out 0.07 and 0.09, which are kept after 15 steps: too
+#      early, the ranking is mostly luck. The assertion about the budget stops the page, since less was spent.
 #
 # Exercises
 # ---------
