@@ -112,6 +112,9 @@ def change_breaches(prose):
     counts = [len(re.findall(rf"^{mark}", part, flags=re.M)) for mark, part in ((r"\* ", edits), (r"   \* ", answers))]
     if counts != [3, 3]:
         yield f"{LAST[1]!r} has {counts[0]} edits and {counts[1]} answers in '.. dropdown:: What happens', not 3 and 3"
+    yield from (
+        f"{LAST[1]!r} has the answer {empty!r}" for empty in re.findall(r"^   \* (\S{0,3})$", answers, flags=re.M)
+    )
 
 
 def exercise_breaches(blocks):
@@ -188,6 +191,7 @@ def test_the_template_is_no_lesson(sample):
         ("key = parcels[:, 0]\n", "key = parcels[:, 0]\n" * 10, "more than 12 lines"),
         ("# * Sort by weight, heaviest first.\n", "", "2 edits and 3 answers"),
         (".. dropdown:: What happens", ".. dropdown:: Answers", "0 answers"),
+        (".. dropdown:: What happens\n#\n", ".. dropdown:: What happens\n#\n#    * A\n", "has the answer 'A'"),
         ("# .. exercise:: Undo a sort", "# Undo a sort", "has 1 exercises"),
         ("    ### BEGIN SOLUTION\n", "", "is not followed by a cell"),
         ("    ### END SOLUTION\n", "", "is not followed by a cell"),
