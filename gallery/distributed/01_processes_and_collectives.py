@@ -290,7 +290,7 @@ assert private == [0, 0, 0] and shared == [1, 1, 1]
 #
 #    The child was made by *fork*, a copy of a running process. That is safe here because the process had computed nothing with several
 #    threads yet. Fork a process whose threads are at work, and the copy may wait for ever for threads that it does not have. That is why
-#    ``launch`` starts fresh processes, and why the child is made inside one of them.
+#    ``launch`` forks its ranks from a fresh process that has only imported torch, and why the child is made inside one of them.
 #
 # Take this with you
 # ------------------

@@ -1,6 +1,6 @@
-"""The program of one rank that :func:`pytorch_course.distributed.launch` starts.
+"""The program that :func:`pytorch_course.distributed.launch` starts: it forks the ranks, and each runs the function.
 
-It imports torch only when the function it runs does, so a rank that needs no torch starts in a tenth of a second.
+Torch, if the function needs it, is imported once before the fork: in every rank it would cost seconds again.
 """
 
 import faulthandler
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,99 @@ import cloudpickle
 CALL = "call.pickle"
 RESULT = "result.pickle"
 ERROR = "error.json"
+EXIT = "exit.txt"
 STACK = "stack.txt"
 STDOUT = "stdout.txt"
 STDERR = "stderr.txt"
 
-WATCH = 0.5  # seconds between two looks at the parent
+POLL = 0.01  # seconds between two looks at the ranks
+WATCH = 0.5  # seconds between two looks of a rank at its parent
 
 
-def main(place: Path, parent: int) -> None:
-    """Run the call of a launch as the rank with the folder `place`, until it is done or the process `parent` is gone."""
-    folder = place.parents[1]
-    threading.Thread(target=_watch, args=(folder, parent), daemon=True).start()
+def main(attempt: Path, nproc: int, parent: int) -> None:
+    """Fork the ranks, write down how each ends, and kill all when told to or once the process `parent` is gone."""
+    folder, told = attempt.parent, threading.Event()
+    call = (folder / CALL).read_bytes()
+    gc.disable()  # importing torch makes objects that stay; to look through them takes nearly half of the time
+    _import(call)
+    gc.freeze()
+    running: dict[int, Path] = {}
+    handlers = {signal.SIGTERM: lambda *_: told.set(), signal.SIGUSR1: lambda *_: _ask(running)}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    try:
+        for rank in range(nproc):
+            place = attempt / str(rank)
+            place.mkdir()
+            pid = os.fork()
+            if pid == 0:
+                running.clear()  # the others are not this one's to kill
+                _run(place, call)
+                return
+            running[pid] = place
+            with suppress(PermissionError, ProcessLookupError):  # the child does the same, whoever is first
+                os.setpgid(pid, pid)
+        while running and not told.is_set() and os.getppid() == parent and folder.exists():
+            time.sleep(POLL)
+            for pid, place in list(running.items()):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    del running[pid]
+                    _kill(pid)  # what it left running; later its number may belong to somebody else
+                    _write(place / EXIT, str(os.waitstatus_to_exitcode(status)).encode())
+    finally:
+        for pid in running:
+            _kill(pid)
+            os.waitpid(pid, 0)
+    if os.getppid() != parent:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # there is nothing to tidy up
+
+
+def _import(call: bytes) -> None:
+    """Import for all ranks what the call names."""
+    if sys.platform == "linux" and b"torch" in call:  # Apple's frameworks do not survive a fork
+        import torch.distributed
+
+        if (
+            b"optim" in call and not torch.cuda.device_count()
+        ):  # it looks for GPUs, and after a fork they are out of reach
+            torch.optim.SGD([torch.zeros(1)], lr=0.1)  # the first optimizer imports half of torch
+        if b"pytorch_course" in call:
+            import pytorch_course.distributed  # noqa: F401
+
+
+def _ask(running: dict[int, Path]) -> None:
+    """Have each rank that knows the signal write down the line it is at."""
+    for pid, place in running.items():
+        if (place / STACK).exists():
+            os.kill(pid, signal.SIGUSR1)
+
+
+def _kill(pid: int) -> None:
+    """Kill the process group of a rank."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _run(place: Path, call: bytes) -> None:
+    """Be the rank with the folder `place`, in a process group of its own, to be killed with all that it starts."""
+    with suppress(PermissionError):
+        os.setpgid(0, 0)
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    for stream, name in ((0, os.devnull), (1, place / STDOUT), (2, place / STDERR)):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), stream)
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = place.name
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # as in a process that was not forked
     faulthandler.enable(all_threads=False)
     stack = os.open(place / STACK, os.O_WRONLY | os.O_CREAT, 0o600)
-    faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)  # the parent asks where a late rank is
+    faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)
     stage = "could not read the function and its arguments"
-    gc.disable()  # importing torch makes objects that stay; to look through them takes nearly half of a rank's time
     try:
-        fn, args, kwargs = cloudpickle.loads((folder / CALL).read_bytes())
+        fn, args, kwargs = cloudpickle.loads(call)
         gc.freeze()
         gc.enable()
         stage = "raised"
@@ -69,13 +145,12 @@ def _write(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def _watch(folder: Path, parent: int) -> None:
-    """End this process and all it started, and remove the folder, once the launching process or the folder is gone."""
-    while os.getppid() == parent and folder.exists():
+def _watch(parent: int) -> None:
+    """End this rank and all it started once the process that forked it is gone."""
+    while os.getppid() == parent:
         time.sleep(WATCH)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(os.getpid(), signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -346,32 +346,32 @@ class _Rank:
     """One process of one attempt, and its end once that is seen."""
 
     place: Path
-    process: subprocess.Popen[bytes]
     end: _End | None = None
 
-    def kill(self) -> None:
-        """Kill the rank and all it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # a broken disk or driver can hold a dead process for ever
-            self.process.wait(5)
 
-
-def _start(place: Path, environment: Mapping[str, str]) -> _Rank:
-    """Start the process of one rank, in a process group of its own, to be killed with all that it starts."""
+def _start(place: Path, nproc: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the process that forks the ranks of an attempt, in a session of its own: Ctrl-C is for this process."""
     place.mkdir(parents=True)
-    command = [sys.executable, "-u", "-P", _worker.__file__, str(place), str(os.getpid())]
-    with (place / _worker.STDOUT).open("wb") as out, (place / _worker.STDERR).open("wb") as err:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+    command = [sys.executable, "-u", "-P", _worker.__file__, str(place), str(nproc), str(os.getpid())]
+    with (place / _worker.STDERR).open("wb") as err:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True
         )
-    return _Rank(place, process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process that forked the ranks; it kills them first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):  # a broken disk or driver can hold a dead process for ever
+            process.wait(5)
+            return
 
 
 def _attempt(place: Path, nproc: int, max_restarts: int, deadline: float, caught: list[int]) -> list[_Rank]:
     """Run all ranks once. When this returns or raises, none of them is left."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
-    ranks: list[_Rank] = []
+    ranks = [_Rank(place / str(rank)) for rank in range(nproc)]
     # Functions that call init_process_group themselves find an address where rank 0 opens a store. This socket never
     # listens: it only keeps the kernel from giving the port to somebody else.
     with socket.socket() as reserved:
@@ -392,33 +392,36 @@ def _attempt(place: Path, nproc: int, max_restarts: int, deadline: float, caught
             "TORCHELASTIC_MAX_RESTARTS": str(max_restarts),
             "TORCHELASTIC_RUN_ID": f"{RUN}{place}",
         }
+        process = _start(place, nproc, environment)
         try:
-            for rank in map(str, range(nproc)):
-                ranks.append(_start(place / rank, environment | {"RANK": rank, "LOCAL_RANK": rank}))
-            _wait(ranks, deadline, caught)
+            _wait(ranks, process, deadline, caught)
         finally:
-            for unfinished in ranks:
-                if unfinished.end is None:
-                    unfinished.kill()
+            _stop(process)
     return ranks
 
 
-def _wait(ranks: list[_Rank], deadline: float, caught: list[int]) -> None:
+def _wait(ranks: list[_Rank], process: subprocess.Popen[bytes], deadline: float, caught: list[int]) -> None:
     """Wait until all ranks have ended, or one has failed and the others had time to say why, or time is up."""
     # A rank that lost contact knows who is gone, but not why: that one may still be writing it down.
     patience = {CAUSE: PATIENCE, LIKELY: PATIENCE, CONSEQUENCE: 10 * PATIENCE, INNOCENT: math.inf}
     while not caught and time.monotonic() < deadline and (running := [rank for rank in ranks if rank.end is None]):
         time.sleep(POLL)
+        code = process.poll()
         for rank in running:
-            if (code := rank.process.poll()) is not None:
-                rank.kill()  # what it left running; later its number may belong to somebody else
-                rank.end = _end(rank.place, code)
+            if (rank.place / _worker.EXIT).exists():
+                rank.end = _end(rank.place, int((rank.place / _worker.EXIT).read_bytes()))
                 deadline = min(deadline, time.monotonic() + patience[rank.end.weight])
+        if code is not None and any(rank.end is None for rank in ranks):
+            time.sleep(2 * _worker.WATCH)  # until the ranks have seen it
+            place = ranks[0].place.parent
+            if place.exists():
+                raise LaunchError(_output(f"the process that starts the ranks {_ending(code)}", place))
+            return
     if caught or any(rank.end and rank.end.weight < CONSEQUENCE for rank in ranks):
         return
-    late = [rank for rank in ranks if rank.end is None and (rank.place / _worker.STACK).exists()]  # it knows the signal
-    for rank in late:
-        rank.process.send_signal(signal.SIGUSR1)  # have it write down the line it is at
+    late = [rank for rank in ranks if rank.end is None and (rank.place / _worker.STACK).exists()]
+    if late:
+        process.send_signal(signal.SIGUSR1)  # have them write down the lines they are at
     limit = time.monotonic() + 1
     while time.monotonic() < limit and not all(_lines(rank.place / _worker.STACK) for rank in late):
         time.sleep(POLL)
@@ -430,11 +433,17 @@ def _end(place: Path, code: int) -> _End:
         error = json.loads((place / _worker.ERROR).read_bytes())
         return _End(**error, weight=CONSEQUENCE if LOST.search(error["text"]) else CAUSE)
     if code < 0:  # a rank without company may abort
-        name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
-        return _End(f"was killed by {name}", CONSEQUENCE if code == -signal.SIGABRT else LIKELY)
+        return _End(_ending(code), CONSEQUENCE if code == -signal.SIGABRT else LIKELY)
     if not (place / _worker.RESULT).exists():
-        return _End(f"ended with exit code {code} before it returned", LIKELY)
-    return _End(f"returned, and then ended with exit code {code}", LIKELY) if code else _End("returned", INNOCENT)
+        return _End(f"{_ending(code)} before it returned", LIKELY)
+    return _End(f"returned, and then {_ending(code)}", LIKELY) if code else _End("returned", INNOCENT)
+
+
+def _ending(code: int) -> str:
+    """Put the exit code of a process into words; below 0 it is a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {next((number.name for number in signal.Signals if number == -code), f'signal {-code}')}"
 
 
 def _explain(ranks: list[_Rank], attempt: int, timeout: float) -> LaunchError | None:
@@ -457,7 +466,8 @@ def _explain(ranks: list[_Rank], attempt: int, timeout: float) -> LaunchError | 
         if number not in named:
             parts.append(f"rank {number} {'lost contact with another rank' if LOST.search(end.text) else end.text}")
     parts += [f"rank {number} was at\n{where}" for number in running if (where := _where(ranks[number].place))]
-    parts.append(detail or "\n\n".join(map(_last_output, ranks)))
+    last = [_output(f"last output of rank {rank.place.name}:", rank.place) for rank in ranks]
+    parts += [detail] if detail else last
     return LaunchError("\n\n".join(parts), named[0] if len(named) == 1 else None)
 
 
@@ -472,10 +482,10 @@ def _where(place: Path) -> str:
     return "\n".join([frame for frame in frames if _worker.__file__ not in frame][:LAST])
 
 
-def _last_output(rank: _Rank) -> str:
-    """Return the last lines that a rank printed."""
-    lines = [line for name in (_worker.STDOUT, _worker.STDERR) for line in _lines(rank.place / name)[-LAST:]]
-    return f"last output of rank {rank.place.name}:" + "".join(f"\n  {line}" for line in lines or ["(none)"])
+def _output(title: str, place: Path) -> str:
+    """Return the last lines that the process with a folder has printed, below a title."""
+    lines = [line for name in (_worker.STDOUT, _worker.STDERR) for line in _lines(place / name)[-LAST:]]
+    return title + "".join(f"\n  {line}" for line in lines or ["(none)"])
 
 
 def _echo(folder: Path, name: str, stream: TextIO) -> None:

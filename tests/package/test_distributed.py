@@ -35,12 +35,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def ranks_of(pid):
-    """Return the ranks that the process `pid` has started and that still run, wherever they are in the tree."""
+    """Return the ranks that the process `pid` has started and that still run, and the process that forked them."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            ours = line[-1:] == [str(pid)] and line[-3:-2] == [_worker.__file__]
+            ours = line[-1:] == [str(pid)] and line[-4:-3] == [_worker.__file__]
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
@@ -138,9 +138,10 @@ def test_a_rank_finds_the_environment_it_needs_and_a_private_folder(tmp_path, mo
         (folder,) = root.iterdir()
         mode = stat.S_IMODE(folder.stat().st_mode)
         names = ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "COLOUR", "MASTER_ADDR", "LOCAL_WORLD_SIZE", "RANK")
-        unwanted = "TORCHELASTIC_USE_AGENT_STORE" in os.environ or "torch" in sys.modules
-        session = os.getpid() == os.getpgid(0) == os.getsid(0)
-        return [os.environ[name] for name in names], (neighbour.value, mode, str(Path.cwd()), session, unwanted)
+        heavy = "".join(["tor", "ch"])  # in one piece the name would announce that this function needs it
+        unwanted = "TORCHELASTIC_USE_AGENT_STORE" in os.environ or heavy in sys.modules
+        group = os.getpid() == os.getpgid(0)
+        return [os.environ[name] for name in names], (neighbour.value, mode, str(Path.cwd()), group, unwanted)
 
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     facts = (41, 0o700, str(tmp_path), True, False)
@@ -374,7 +375,7 @@ def test_who_is_to_blame(tmp_path):
             if error:
                 report = {"when": 9.0 - number, "text": error, "traceback": "T"}
                 (place / _worker.ERROR).write_text(json.dumps(report))
-            ranks.append(distributed._Rank(place, None, None if code is None else distributed._end(place, code)))
+            ranks.append(distributed._Rank(place, None if code is None else distributed._end(place, code)))
         error = distributed._explain(ranks, 0, 1)
         return error.rank, str(error)
 
@@ -410,11 +411,12 @@ def test_a_rank_that_lost_contact_waits_for_the_one_that_knows_why(monkeypatch, 
 
 def interrupt(number):
     """Return a function whose rank 0 sends a signal to the launching process, while rank 1 sleeps."""
+    launching = os.getpid()
 
     def work():
         if os.environ["RANK"] == "0":
             print("interrupting")
-            os.kill(os.getppid(), number)
+            os.kill(launching, number)
         time.sleep(600 if number != signal.SIGHUP else 0.5)
 
     return work
@@ -453,27 +455,35 @@ launch(lambda: (pathlib.Path({str(tmp_path)!r}, "up").touch(), time.sleep(600)))
     environment = {**os.environ, "PYTHONPATH": str(SRC), "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
         wait_for((tmp_path / "up").exists)
-        assert len(ranks_of(parent.pid)) == 2
+        assert len(ranks_of(parent.pid)) == 3
         parent.kill()
         parent.wait()
         wait_for(lambda: not ranks_of(parent.pid), seconds=10)
         assert not list(tmp_path.glob("pytorch-course-*"))
 
 
-def test_no_rank_is_left_when_another_could_not_be_started(monkeypatch):
-    start, pids = subprocess.Popen, []
+def test_no_rank_is_left_when_the_process_that_forks_them_is_killed():
+    error = failure_of(lambda: os.kill(os.getppid(), signal.SIGKILL) if os.environ["RANK"] == "1" else time.sleep(600))
+    assert str(error).startswith("the process that starts the ranks was killed by SIGKILL\n")
+    assert not ranks_of(os.getpid())
 
-    def start_only_one(*arguments, **options):
-        if pids:
-            raise OSError("no more processes")
-        process = start(*arguments, **options)
-        pids.append(process.pid)
-        return process
 
-    monkeypatch.setattr(subprocess, "Popen", start_only_one)
-    with pytest.raises(OSError, match="no more processes"):
-        launch(time.sleep, 600)
-    assert_dead(pids[0])
+def test_no_rank_is_left_when_another_could_not_be_started(monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("""
+import os
+fork, done = os.fork, []
+def fork_once():
+    if done:
+        raise OSError("no more processes")
+    done.append(fork())
+    return done[0]
+os.fork = fork_once
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = str(failure_of(time.sleep, 600)).splitlines()
+    assert lines[0] == "the process that starts the ranks ended with exit code 1"
+    assert lines[-1] == "  OSError: no more processes"
+    assert not ranks_of(os.getpid())
 
 
 def test_a_world_of_one_needs_no_group():
