@@ -131,6 +131,8 @@ def train(
     device = here if device is None else torch.device(device)
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
 
+    hold = _Hold()
+
     def updates() -> Iterator[Step]:
         inner = model.module if isinstance(model, DistributedDataParallel) else model
         precision = nullcontext() if autocast is None else torch.autocast(device.type, autocast)
@@ -193,7 +195,7 @@ def train(
                     nn.utils.clip_grads_with_norm_(_parameters(state), max_grad_norm, norm)
 
                 # 3. Update the weights and the position, both or neither.
-                with _interrupts_held():
+                with hold:
                     if scaler is None:
                         optimizer.step()
                     else:
@@ -214,7 +216,13 @@ def train(
                     for module, mode in zip(modules, modes, strict=True):
                         module.training = mode
 
-    return updates()
+    def released_in_the_end() -> Iterator[Step]:
+        try:
+            yield from updates()
+        finally:
+            hold.release()
+
+    return released_in_the_end()
 
 
 def _windows(
@@ -280,21 +288,37 @@ def _unsynchronised(model: Any) -> Iterator[None]:
         model.set_requires_gradient_sync(True)
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block, so that it does not leave half an update."""
-    caught: list[tuple[Any, ...]] = []
-    handler: Any = signal.getsignal(signal.SIGINT)
-    holds = callable(handler) and threading.current_thread() is threading.main_thread()
-    if holds:
-        signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
-    try:
-        yield
-    finally:
-        if holds:
-            signal.signal(signal.SIGINT, handler)
-    if caught:
-        handler(*caught[0])
+class _Hold:
+    """Lets Ctrl-C wait for the end of an update. It stays the handler between updates: to set one each time is slow."""
+
+    def __init__(self) -> None:
+        self.handler: Any = None
+        self.caught: list[tuple[Any, ...]] = []
+        self.updating = False
+
+    def __call__(self, *arguments: Any) -> None:
+        if self.updating:
+            self.caught.append(arguments)
+        else:
+            self.handler(*arguments)
+
+    def __enter__(self) -> None:
+        handler: Any = signal.getsignal(signal.SIGINT)
+        if handler is not self and callable(handler) and threading.current_thread() is threading.main_thread():
+            self.handler = handler
+            signal.signal(signal.SIGINT, self)
+        self.updating = True
+
+    def __exit__(self, *_: object) -> None:
+        self.updating = False
+        if self.caught:
+            self.handler(*self.caught.pop())
+
+    def release(self) -> None:
+        """Give the signal back to the handler that was there before."""
+        current: Any = signal.getsignal(signal.SIGINT)
+        if current is self and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.handler)
 
 
 def _ranks(model: nn.Module) -> int:

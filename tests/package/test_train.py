@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import hashlib
 import importlib.util
 import io
@@ -643,6 +644,19 @@ def test_an_interrupt_within_an_update_waits_until_it_is_done(expected, request)
         assert state.step == state.scheduler.last_epoch == done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert finish(state, data) == expected
+
+
+def test_a_handler_that_the_body_sets_is_the_handler(request):
+    """It is asked during the run and stays after it."""
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    seen, state = [], new_state()
+    for step in train(state, batches(), loss_fn, epochs=1):
+        if step.number == 1:
+            signal.signal(signal.SIGINT, lambda *_: seen.append(state.step))
+            mine = signal.getsignal(signal.SIGINT)
+        if step.number == 3:
+            signal.raise_signal(signal.SIGINT)
+    assert seen == [3] and signal.getsignal(signal.SIGINT) is mine
 
 
 def test_killed_runs_end_with_the_weights_of_a_run_that_was_not(tmp_path):
