@@ -87,7 +87,7 @@ axes[0].set_ylabel("gradient")
 #    = \frac12 \Bigl( \frac{1}{32} \sum_{i=0}^{31} \mathbf{g}^{(i)} + \frac{1}{32} \sum_{i=32}^{63} \mathbf{g}^{(i)} \Bigr).
 #
 # So each worker keeps the whole model, takes a part of each batch, and before every update all average their gradients. This is
-# :term:`data parallel training`.
+# :term:`data parallel` training.
 #
 # Does it hold for a whole training?
 # ----------------------------------
@@ -186,7 +186,7 @@ assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
 # %%
 # One process adds up 64 contributions to each number of the gradient; two processes add up 32 each, and then the two sums. If that is the
 # only cause, then *one* process that works in this order must get the bits of *two*. It computes the gradient of one half, adds that of
-# the other half to it, and only then updates: this is :term:`gradient accumulation`.
+# the other half to it, and only then updates: this is *gradient accumulation*.
 
 
 def accumulate():
@@ -327,6 +327,7 @@ assert apart(rank_0["0.running_mean"], rank_1["0.running_mean"]) > 0.01
 # Batch normalisation breaks more than that. It uses the mean and the spread of the batch *that it sees*, so the halves are not normalised
 # as the whole would be. Then our formula does not hold, because a sample's gradient depends on its neighbours:
 
+torch.manual_seed(0)
 normalised = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10))
 whole_bn = gradient(normalised, images[:64], labels[:64])
 first = gradient(normalised, images[:32], labels[:32])
@@ -398,11 +399,12 @@ for name, layer in [("rank 1", model[0]), ("rank 0, after the draw", late)]:
 # ------------------
 #
 # Broadcast once, average before every update. Put it into ``script.py`` with the imports, call ``main()`` at its end and start it with
-# ``torchrun --nproc-per-node=2 script.py``. Your data and your model go in the place of the zeros and ones and of the linear layer.
+# ``torchrun --nproc-per-node=2 script.py``. Your data and your model take the place of the zeros and ones and of the linear layer. On GPUs,
+# say ``"nccl"`` instead of ``"gloo"`` and put model and data on the GPU of this rank.
 
 
 def main():
-    dist.init_process_group("gloo")  # on GPUs: "nccl"
+    dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     x, y = torch.ones(64, 8)[rank::size], torch.zeros(64, 1)[rank::size]
     model = nn.Linear(8, 1)
