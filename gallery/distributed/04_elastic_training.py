@@ -139,7 +139,8 @@ def train(folder, every, victim, fatal):
 
 
 # %%
-# ``train.py`` consists of its imports, the functions above and a few lines that call the last one between joining the group and leaving it:
+# ``train.py`` consists of its imports, the functions above and a few lines that call the last one between joining the group and leaving
+# it:
 
 IMPORTS = """import os, signal, sys
 from itertools import islice
@@ -174,7 +175,7 @@ def torchrun(folder, every=10, victim=1, fatal=0, nproc=2, restarts=1):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=os.environ | SETTINGS, **pipes) as process:
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
         finally:
             process.terminate()  # at a timeout, torchrun ends its processes, too
     return process.returncode, out, err
@@ -258,7 +259,7 @@ import matplotlib.pyplot as plt
 
 plt.style.use("pytorch_course.book")
 fig, ax = plt.subplots(figsize=(6.4, 3.2))
-ax.plot([*range(1, 28), *range(1, 49)], "C7:", label="no file: begins again")
+ax.plot([*range(1, 28), *range(1, 49)], "C2:", label="no file: begins again")
 ax.plot([step for _, step in story], "C1", label="file at update 20")
 ax.plot([step for _, step in whole], "C0--", label="undisturbed")
 ax.annotate("SIGKILL", (26, 27), (12, 36), arrowprops={"arrowstyle": "->"})
@@ -377,12 +378,13 @@ ax.plot(intervals, [lost(each) for each in intervals], "C0o", ms=4, label="simul
 formula = 1 / intervals + (intervals / 2 + 5) / 186
 ax.plot(intervals, formula, "C1", label="formula")
 ax.set(xlabel="minutes between checkpoints", ylabel="lost per minute", ylim=(0, 0.6))
-ax.legend()
+ax.legend(loc="upper center")
 
 # %%
-# .. caption:: Minutes lost for each minute of work. Young's choice is 19 minutes, and around it the curve is flat.
-#    :alt: Dots and a curve that agree. From 2 minutes on they fall steeply, are lowest near 20 minutes, at about 0.13, and rise slowly up
-#       to 120 minutes.
+# .. caption:: Minutes lost for each minute of work. Young's choice is 19 minutes, and around it the curve is flat. Far to the right the
+#    formula says too little: it takes it that an interval is hit once at most.
+#    :alt: Dots and a curve. From 2 minutes on both fall steeply, are lowest near 20 minutes, at about 0.13, and rise slowly. Beyond
+#       60 minutes the dots lie above the curve.
 #
 # So you need not know :math:`M` well. Writing while the training goes on (*asynchronous* checkpoints) makes :math:`C` smaller, and
 # with it the best interval.
