@@ -257,7 +257,7 @@ for size, (of_all, of_half, averaging) in zip((64, 4096), times):
     print(f", half {of_half:.2f} ms, averaging {averaging:.2f} ms")
 
 # %%
-# The gradient has as many numbers as the model, however large the batch is. So averaging takes about the same time for both sizes, while
+# The gradient has as many numbers as the model, however large the batch is. So averaging has the same work to do for both sizes, while
 # computing grows with the batch. Two processes pay where half a batch and the averaging together take less time than the whole batch. With
 # a batch of 64 and so small a network they do not: even half the batch takes hardly less time, because each operation has fixed costs.
 #
@@ -322,7 +322,7 @@ assert apart(rank_0["0.running_mean"], rank_1["0.running_mean"]) > 0.01
 
 # %%
 # All parameters agree, and yet in eval mode there are two different models. If each rank saved its own, they would give different
-# predictions. The usual remedy is to take the buffers of rank 0 everywhere.
+# predictions. The usual remedy is to take the buffers of rank 0 everywhere; the next lesson's ``DistributedDataParallel`` does so.
 #
 # Batch normalisation breaks more than that. It uses the mean and the spread of the batch *that it sees*, so the halves are not normalised
 # as the whole would be. Then our formula does not hold, because a sample's gradient depends on its neighbours:

@@ -19,9 +19,9 @@ Let PyTorch average the gradients, deal the data to the processes, and start the
 # Can I have that in one line?
 # ----------------------------
 #
-# Your training runs on one process. You would like to use two, and to change as little as possible. In the last lesson you sent the
-# weights of rank 0 to all, and averaged the gradients before every update. ``DistributedDataParallel``, DDP for short, does both: you wrap
-# the model, and the loop stays as it is. Train once by hand and once with DDP, with another seed on each rank:
+# Your training runs on one process. You would like to use two, and to change as little as possible. In the last lesson you sent the weights
+# of rank 0 to all, and averaged the gradients before every update. :class:`~torch.nn.parallel.DistributedDataParallel`, DDP for short, does
+# both: you wrap the model, and the loop stays as it is. Train once by hand and once with DDP, with another seed on each rank:
 
 import copy
 
@@ -72,7 +72,8 @@ print("DDP against by hand:", (ddp_0 - hand_0).abs().max().item())
 assert torch.equal(ddp_0, ddp_1) and torch.equal(ddp_0, hand_0)
 
 # %%
-# Not one bit differs. (With more than two processes the sums may be taken in another order, and the last digits would differ.)
+# Not one bit differs. (With more than two processes the sums may be taken in another order, and then the last
+# digits differ.) DDP also gives all ranks the :term:`buffers <buffer>` of rank 0, before each forward pass.
 #
 # When does it send?
 # ------------------
@@ -148,7 +149,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 def deal(set_epoch):
     """Return for three epochs which samples rank 0 and rank 1 get."""
     epochs = []
-    samplers = [DistributedSampler(range(11), 2, rank, seed=0) for rank in (0, 1)]
+    samplers = [DistributedSampler(range(11), num_replicas=2, rank=r) for r in (0, 1)]
     for epoch in range(3):
         if set_epoch:
             for sampler in samplers:
@@ -173,11 +174,10 @@ for ax, epochs, title in zip(axes, (stale, fresh), ("without set_epoch", "with")
     for epoch, (first, second) in enumerate(epochs):
         for place, sample in enumerate(first + second):
             edge = "black" if sample in first and sample in second else "none"
-            box = {"facecolor": (f"C{place // 6}", 0.25), "edgecolor": edge}
+            box = {"facecolor": (f"C{place // 6}", 0.25), "edgecolor": edge, "pad": 2}
             ax.text(place + place // 6, epoch, f"{sample:2}", ha="center", bbox=box)
     ax.set(xticks=[2.5, 9.5], xticklabels=["rank 0", "rank 1"], yticks=range(3))
     ax.set(xlim=(-1, 13), ylim=(2.5, -0.7), title=title, ylabel="epoch")
-    ax.grid(visible=False)
 
 # %%
 # .. caption:: Which samples the two ranks get, in their order; a row is an epoch. Without ``set_epoch`` (left) all rows are the same. A
@@ -185,9 +185,9 @@ for ax, epochs, title in zip(axes, (stale, fresh), ("without set_epoch", "with")
 #    :alt: Two tables with three rows each; every row has six numbers of rank 0 and six of rank 1. Left, the rows are equal; right, they
 #       differ. In each row one number stands twice, framed.
 #
-# You expect that ``shuffle=True``, the default, shuffles anew for every epoch. It does not: the order follows from the seed and the number
-# of the epoch, and nobody told the sampler that a new epoch has begun. Nothing fails; the model only sees the same batches again and
-# again. So call ``set_epoch`` at the start of each epoch.
+# You expect that ``shuffle=True``, the default of the sampler, shuffles anew for every epoch. It does not: the order follows from the seed
+# and the number of the epoch, and nobody told the sampler that a new epoch has begun. Nothing fails; the model only sees the same batches
+# again and again. So call ``set_epoch`` at the start of each epoch.
 #
 # Eleven is odd, but all ranks must do equally many updates, or one would wait for the others in vain. So the sampler fills up with a
 # sample that it has dealt already:
@@ -242,7 +242,7 @@ print("with find_unused_parameters=True:", no_error)
 
 # %%
 # DDP waits for a gradient of each parameter. Two of them (numbers 2 and 3, weight and bias of ``idle``) never get one, so their bucket was
-# never sent, and its other gradients were not averaged either. DDP notices when the next pass begins.
+# never sent. DDP notices when the next pass begins.
 #
 # If the layer is there by mistake, remove it. If it is used in some passes only, say ``find_unused_parameters=True``: then DDP looks
 # through the graph after each forward pass for parameters that will get no gradient. That takes time in every pass, so it is not the
@@ -251,7 +251,7 @@ print("with find_unused_parameters=True:", no_error)
 # Who saves?
 # ----------
 #
-# All ranks hold the same weights, so one rank writes. If all wrote to the same file, it could be broken. And ``ddp`` is a
+# All ranks hold the same weights, so one rank writes. If all wrote to the same file at once, it could end up damaged. And ``ddp`` is a
 # :term:`module` around yours, which is its attribute ``module``. Save both ways:
 
 import tempfile
@@ -294,16 +294,17 @@ for rank in range(4):
     node, local = divmod(rank, 2)
     box = {"facecolor": f"C{node}", "alpha": 0.25, "boxstyle": "round,pad=0.6"}
     words = f"rank {rank}\nlocal rank {local}"
-    ax.text(0.12 + 0.22 * rank + 0.08 * node, 0.35, words, ha="center", bbox=box)
+    ax.text(0.12 + 0.22 * rank + 0.08 * node, 0.25, words, ha="center", bbox=box)
 for node in range(2):
-    ax.text(0.23 + 0.52 * node, 0.9, f"node {node}", ha="center", fontweight="bold")
+    ax.text(0.23 + 0.52 * node, 0.83, f"node {node}", ha="center")
+    ax.axvspan(0.01 + 0.52 * node, 0.45 + 0.52 * node, color="0.93")
 ax.axis("off")
 
 # %%
-# .. caption:: Two nodes with two processes each. The local rank begins anew on each node, the rank does not:
-#    rank = node × processes of a node + local rank.
-#    :alt: Two boxes, node 0 and node 1. In node 0 are rank 0 with local rank 0 and rank 1 with local rank 1; in node 1 are rank 2 with
-#       local rank 0 and rank 3 with local rank 1. Below them: world size 4.
+# .. caption:: Two nodes with two processes each: the world size is 4. The local rank begins anew on each node, the rank does not:
+#    rank = node × processes on a node + local rank.
+#    :alt: Two areas, node 0 and node 1. In node 0 are rank 0 with local rank 0 and rank 1 with local rank 1; in node 1 are rank 2 with
+#       local rank 0 and rank 3 with local rank 1.
 #
 # What does old code do?
 # ----------------------
@@ -357,6 +358,7 @@ assert lines == [f"node {r // 2} local rank {r % 2} rank {r} sum 6" for r in ran
 # %%
 # Four processes with the ranks of the picture, and :math:`0 + 1 + 2 + 3 = 6`. It works. But ``args.rank`` and ``args.world_size`` mean
 # first machines and then processes, each program has its own arithmetic, and when one process dies, nobody starts it again.
+# (``args.distributed`` only said whether there was more than one process.)
 #
 # How do I write that today?
 # --------------------------
@@ -478,7 +480,7 @@ from pytorch_course.exercises import expect
 # .. exercise:: Predict the updates
 #
 #    A data set has 1280 samples; ``DataLoader`` gets ``batch_size=32`` and a ``DistributedSampler``. Three machines start with four
-#    processes each. How many updates has an epoch? (1280 / 12 is 106 and two thirds.)
+#    processes each. How many updates has an epoch? (1280 / 12 is 106 and two thirds, and all processes get equally many samples.)
 
 ### BEGIN SOLUTION
 guess = 4
