@@ -58,7 +58,7 @@ default_role = "code"
 rst_epilog = ""
 
 # The book: parts in reading order. A folder of gallery/ that is not here, or the other way round, stops the build.
-book_parts = ["tensors", "optimization", "networks", "training", "distributed"]
+book_parts = ["tensors", "optimization", "networks", "training", "distributed", "deployment"]
 book_only = os.environ.get("BOOK_ONLY", "").split()
 book_libraries = ["torch", "torchvision", "sklearn.datasets", "pandas", "matplotlib.pyplot"]  # loaded once for all
 book_seconds = {

@@ -91,8 +91,8 @@ def lessons_by_name(env):
 
 
 def outdated(app, env):
-    """Write the pages that show who uses what again when that changed."""
-    uses = lessons_by_name(env)
-    now = {name: [(lesson.docname, env.titles[lesson.docname].astext()) for lesson in uses[name]] for name in uses}
-    before, env.names_before = getattr(env, "names_before", None), now
+    """Write the pages that show who uses what again when the title of a lesson or a name in its code changed."""
+    pages = [lesson.docname for part in app.course for lesson in part.lessons]
+    now = [(page, env.titles[page].astext(), env.metadata[page].get("names")) for page in pages]
+    before, env.names_before = getattr(env, "names_before", None), now  # unresolved: that would import every library
     return [page for page in env.found_docs if env.metadata[page].get("shows_uses")] if now != before else []

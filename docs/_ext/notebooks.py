@@ -1,6 +1,7 @@
 """Write each lesson's notebook: Markdown from the finished page, code from the script, with stubs for solutions."""
 
 import json
+import os
 import re
 from pathlib import Path
 from textwrap import indent
@@ -36,7 +37,9 @@ def write(app, doctree, docname):
     blocks = split_code_and_text_blocks(str(lesson.path))[1]
     notebook = {"cells": cells(blocks, pieces(doctree), writer), "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 4}
     path = Path(app.srcdir, f"{docname}.ipynb")
+    before = path.stat()
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a page whose download is newer would be read again
 
 
 def pieces(doctree):
