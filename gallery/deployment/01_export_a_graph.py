@@ -21,7 +21,7 @@ Compile a network so that it answers faster, and export it so that it runs witho
 #
 # Your network reads handwritten digits, and it will have to read millions of them. Somebody tells you that one line makes it faster:
 # ``torch.compile(model)``. Try it, and time call by call. The network is small, and its activation is written out by hand, a smooth
-# relative of :term:`ReLU` called GELU.
+# relative of ReLU called GELU.
 
 import torch
 from torch import nn
@@ -125,7 +125,7 @@ ax.legend(loc="center right")
 # %%
 # .. caption:: The time of each call, as measured on the machine that built this page, on a logarithmic axis. The first compiled call and
 #    the first one with another batch size stand far above the rest. The third size costs nothing extra.
-#    :alt: Twelve calls, four each with 1797, 900 and 300 images. The dashed line for eager stays within a few milliseconds. The line for
+#    :alt: Twelve calls, four each with 1797, 900 and 300 images. The dashed line for eager is nearly level. The line for
 #       compiled starts thousands of times higher, falls at the second call, jumps up at the fifth, and stays low from the sixth call on.
 #
 # The first call is slow because it is not only a call: that is when the program is written and compiled. So never time the first one,
@@ -181,18 +181,21 @@ fig, ax = plt.subplots(figsize=(7, 2))
 steps = ["mul", "pow", "mul", "add", "mul", "tanh", "add", "mul"]
 box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "C0"}
 for place, name in enumerate(steps):
-    ax.text(place, 1, name, ha="center", va="center", fontsize=9, bbox=box)
-    ax.annotate("", (place + 0.5, 0.62), (place + 0.25, 0.85),
-                arrowprops={"arrowstyle": "<->", "color": "0.5"})  # fmt: skip
-ax.text(3.5, -0.55, "mul pow mul add mul tanh add mul", ha="center", va="center",
-        fontsize=9, bbox={**box, "edgecolor": "C1"})  # fmt: skip
-ax.annotate("", (6.4, 0.1), (5.7, -0.35),
-            arrowprops={"arrowstyle": "<->", "color": "0.5"})  # fmt: skip
+    ax.text(place, 1.1, name, ha="center", va="center", fontsize=9, bbox=box)
+text = "mul pow mul add mul tanh add mul"
+box["edgecolor"] = "C1"
+ax.text(3.5, -0.4, text, ha="center", va="center", fontsize=9, bbox=box)
+arrow = {"arrowstyle": "<->", "color": "0.4"}
+ends = [((place, 0.87), (place, 0.53)) for place in range(8)] + [
+    ((3.5, 0.17), (3.5, -0.17))
+]
+for start, end in ends:
+    ax.annotate("", start, end, arrowprops=arrow)
 ax.axhspan(0.15, 0.55, color="0.9")
 ax.text(3.5, 0.35, "memory", ha="center", va="center", color="0.4", fontsize=9)
-ax.text(-0.6, 1, "eager", ha="right", va="center", color="C0")
-ax.text(-0.6, -0.55, "compiled", ha="right", va="center", color="C1")
-ax.set(xlim=(-2, 8), ylim=(-1, 1.4))
+ax.text(-0.6, 1.1, "eager", ha="right", va="center", color="C0")
+ax.text(-0.6, -0.4, "compiled", ha="right", va="center", color="C1")
+ax.set(xlim=(-2, 8), ylim=(-0.7, 1.4))
 ax.axis("off")
 
 # %%
