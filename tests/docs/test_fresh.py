@@ -8,6 +8,7 @@ import signal
 import time
 from types import SimpleNamespace
 
+import fresh
 import pytest
 import sources
 
@@ -82,9 +83,12 @@ def change(site, name, old, new):
 
 
 def test_nothing_changed_nothing_runs(built):
-    """A second build runs no code."""
+    """A second build runs no code and writes no page, but those that Sphinx makes each time."""
+    pages = [page for page in built.html.rglob("*.html") if page.stem not in fresh.GENERATED]
+    before = {page: page.stat().st_mtime_ns for page in pages}
     assert rebuilt(built) == set()
     assert not any(lesson["ran_now"] for lesson in built.proof().values())
+    assert {page.name for page, time in before.items() if page.stat().st_mtime_ns != time} == set()
 
 
 def test_one_lesson_changed(built):
