@@ -186,11 +186,9 @@ text = "mul pow mul add mul tanh add mul"
 box["edgecolor"] = "C1"
 ax.text(3.5, -0.4, text, ha="center", va="center", fontsize=9, bbox=box)
 arrow = {"arrowstyle": "<->", "color": "0.4"}
-ends = [((place, 0.87), (place, 0.53)) for place in range(8)] + [
-    ((3.5, 0.17), (3.5, -0.17))
-]
-for start, end in ends:
-    ax.annotate("", start, end, arrowprops=arrow)
+ax.annotate("", (3.5, 0.17), (3.5, -0.17), arrowprops=arrow)
+for place in range(8):
+    ax.annotate("", (place, 0.87), (place, 0.53), arrowprops=arrow)
 ax.axhspan(0.15, 0.55, color="0.9")
 ax.text(3.5, 0.35, "memory", ha="center", va="center", color="0.4", fontsize=9)
 ax.text(-0.6, 1.1, "eager", ha="right", va="center", color="C0")
@@ -270,8 +268,7 @@ try:
     torch.compile(careful, backend="eager", fullgraph=True)(images)
 except RuntimeError as error:
     reason = str(error)
-    print(reason.splitlines()[0])
-    print(*[line.strip() for line in reason.splitlines() if "torch.cond" in line])
+    print(*[x.strip() for x in reason.splitlines() if x[:4] == "Data" or "cond`" in x])
 assert "Data-dependent" in reason
 
 # %%
