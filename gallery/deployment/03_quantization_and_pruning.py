@@ -5,7 +5,7 @@ Quantisation and pruning
 Store a network in a quarter of its bytes, run it faster, and say what that costs in accuracy.
 
 .. lesson::
-   :needs: tensors/03_tensor_creation training/03_training_loop
+   :needs: deployment/02_onnx_and_openvino tensors/03_tensor_creation
    :data: scikit-learn's handwritten digits
    :keywords: quantization, quantize, int8, bfloat16, bf16, low precision, model compression, post-training quantization, PTQ, scale,
       zero point, per tensor, per channel, calibration, outlier, QDQ, quantize_static, ONNX Runtime quantization, torchao,
