@@ -80,7 +80,8 @@ axes[0].set_ylabel("gradient")
 #    (left) and from the average of both halves (right). A half alone scatters; the average lies on the diagonal.
 #    :alt: Left, a cloud of points around the diagonal. Right, all points on the diagonal.
 #
-# That is no accident. The loss is a mean over samples, and the gradient of a mean is the mean of the gradients. With
+# (Both halves are off by the same amount, because the whole lies halfway between them.) It is not an accident that the average fits. The
+# loss is a mean over samples, and the gradient of a mean is the mean of the gradients. With
 # :math:`\mathbf{g}^{(i)}` for the gradient of sample :math:`i`,
 #
 # .. math:: \frac{1}{64} \sum_{i=0}^{63} \mathbf{g}^{(i)}
@@ -178,7 +179,7 @@ assert 0 < apart(weights_0, weights_one) < 1e-5
 # Why not to the last bit?
 # ------------------------
 #
-# Because floats are rounded after every addition, so the sum depends on the order in which you add:
+# Because floats are rounded after every addition, and so the sum depends on the order in which you add :cite:p:`goldberg1991`:
 
 print((0.1 + 0.2) + 0.3, 0.1 + (0.2 + 0.3))
 assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
