@@ -302,7 +302,8 @@ assert steps[0] == 41 and apart < 1e-4
 # %%
 # The last digits may differ, because the mean of 64 gradients is added up in another order than two means of 32. The rest stays, for
 # two reasons. ``batches`` divides 64 by the number of processes, so an update means the same 64 points; and *which* 64 follows from
-# seed and epoch, not from the number of processes:
+# seed and epoch, not from the number of processes. Here are the smallest eight numbers of the points in batch 8, which one, two or four
+# processes read together:
 
 whole = {}
 for size in (1, 2, 4):
@@ -315,7 +316,7 @@ assert whole[1] == whole[2] == whole[4]
 
 # %%
 # Had each process kept batches of 32 of its own, the one alone would take batches of 32. Its epochs would have 32 updates, so update 40
-# would be in epoch 1, not 2, and the data from there to the end of epoch 2 would come once more. So write the size of the *global* batch
+# would be in epoch 1, not 2, and data that is done would come once more. So write the size of the *global* batch
 # into your settings, and divide it.
 #
 # One difference remains. A ``DistributedSampler`` repeats samples until every rank has equally many, so with 1024 points and three
@@ -328,8 +329,7 @@ assert whole[1] == whole[2] == whole[4]
 #
 # Saving costs time, and so does work that is lost. Let :math:`T` be the time between two checkpoints, :math:`C` the time to write one,
 # :math:`R` the time of a restart, and :math:`M` the mean time between two failures. A failure comes on average in the middle
-# of an interval. So each minute
-# of work costs about so many minutes more:
+# of an interval. So each minute of work costs about so many minutes more:
 #
 # .. math:: \frac{C}{T} + \frac{T/2 + R}{M}, \qquad\text{least at}\qquad T = \sqrt{2\,C\,M}.
 #
