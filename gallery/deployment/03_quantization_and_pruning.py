@@ -60,7 +60,7 @@ print(f"{len(unseen)} unseen digits, accuracy {accuracy:.2f}")
 
 # %%
 # Training needs fine numbers, because its steps are small. Does *reading* need them? Give each weight one byte: 256 possible values
-# instead of four billion. This is :term:`quantisation`.
+# instead of four billion. This is **quantisation**.
 #
 # How does a weight become a byte?
 # --------------------------------
@@ -85,9 +85,7 @@ def quantize(weights, bits=8, dim=None):
 integers, scale = quantize(second.weight)
 print(f"scale {scale:.5f}")
 for weight, integer in zip(second.weight[0, :6], integers[0, :6]):
-    print(
-        f"{weight:8.5f} is stored as {integer:4d}, comes back as {scale * integer:8.5f}"
-    )
+    print(f"{weight:8.5f} stored as {integer:4d}, comes back as {scale * integer:8.5f}")
 
 # %%
 
@@ -133,13 +131,13 @@ assert shifted.min() == -128 and shifted.max() == 127
 
 # %%
 # Twice as many steps, so each is half as wide. And 0 is still *exactly* 0, as :math:`z` is an integer. That matters, because zeros are
-# common: most of what a ReLU puts out, and the padding around an image.
+# common: all that a ReLU cuts off, and the padding around an image.
 #
 # What does one large weight do?
 # ------------------------------
 #
 # Now the trap. A ReLU network stays the same function if you multiply what goes into a hidden unit by 300 and divide what leaves
-# it by 300. Trained networks have such units, too. Do it to one of 1,024:
+# it by 300. In large language models such units arise by themselves. Here, make one of 1,024:
 
 from copy import deepcopy
 
@@ -272,7 +270,7 @@ torch.testing.assert_close(stored["2.weight_scale"], scales.flatten())
 # Can I leave weights out instead?
 # --------------------------------
 #
-# The other way to a smaller network is :term:`pruning`: set the weights of smallest magnitude to zero. By hand it takes three lines, and
+# The other way to a smaller network is **pruning**: set the weights of smallest magnitude to zero. By hand it takes three lines, and
 # ``torch.nn.utils.prune`` does the same.
 
 from torch.nn.utils import prune
@@ -400,7 +398,7 @@ import gzip
 
 for name in ("f32.pt", "zeros.pt"):
     packed = len(gzip.compress((folder / name).read_bytes(), compresslevel=1))
-    print(f"{name:8} 4.5 MB, packed {packed / 1e6:.1f} MB")
+    print(f"{name:8} packed to {packed / 1e6:.1f} MB")
 
 # %%
 # .. admonition:: From practice
