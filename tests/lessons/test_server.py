@@ -133,15 +133,18 @@ def test_the_model_of_the_lesson(serving, source, tmp_path):
 
 def test_a_full_queue_and_a_stop(serving):
     """More than fit are refused with a reason; what was accepted before SIGTERM is answered, and nothing after it."""
-    with serving(MODEL.format(1), batch=2, queue=4) as (server, client):
+    with serving(MODEL.format(0.5), batch=1, queue=5) as (server, client):
         replies = crowd(client, [picture(number) for number in range(30)])
         assert {reply.status_code for reply in replies} == {200, 503}
         assert all("try again" in reply.text for reply in replies if reply.status_code == 503)
         assert all(reply.json()["digit"] == i for i, reply in enumerate(replies) if reply.status_code == 200)
         with ThreadPoolExecutor(5) as pool:
             jobs = [pool.submit(send, client, picture(number)) for number in range(5)]
-            while client.get("/health").json()["waiting"] < 3:
-                time.sleep(0.01)
+            accepted = 0
+            while accepted < 5:
+                time.sleep(0.05)
+                waiting = client.get("/health").json()["waiting"]
+                accepted = waiting + 1 + sum(job.done() for job in jobs)  # 1 is in the model
             server.send_signal(signal.SIGTERM)
             assert [job.result().json()["digit"] for job in jobs] == list(range(5))
         with pytest.raises(httpx.TransportError):
