@@ -133,12 +133,13 @@ async def answer_batches(queue, predict, max_batch):
         pictures, futures = zip(*batch)
         try:
             digits = await asyncio.to_thread(predict, pictures)
+            answers = [{"digit": digit, "batch": len(batch)} for digit in digits]
         except Exception as error:  # these requests fail, the server goes on
-            for future in futures:
-                future.set_exception(error)
-        else:
-            for future, digit in zip(futures, digits):
-                future.set_result({"digit": digit, "batch": len(batch)})
+            answers = [error] * len(batch)
+        for future, answer in zip(futures, answers):
+            if not future.done():  # a request may have been cancelled
+                fail = isinstance(answer, Exception)
+                future.set_exception(answer) if fail else future.set_result(answer)
 
 
 # %%
