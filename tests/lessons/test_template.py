@@ -12,8 +12,8 @@ from harness import count_checks
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 ALLOWED = {
-    "fastapi", "httpx", "matplotlib", "numpy", "onnx", "onnxruntime", "openvino", "pandas", "pydantic", "pytorch_course", "ray",
-    "safetensors", "sklearn", "tensorboard", "torch", "torchao", "torchmetrics", "torchvision", "tqdm", "uvicorn", "yaml",
+    "fastapi", "httpx", "matplotlib", "numpy", "onnx", "onnxruntime", "openvino", "pandas", "pydantic", "pytorch_course",
+    "safetensors", "sklearn", "tensorboard", "torch", "torchmetrics", "torchvision", "tqdm", "uvicorn", "yaml",
 } | set(sys.stdlib_module_names)  # fmt: skip
 FORBIDDEN = (  # what hides a danger, a warning or code, waits for a window, or was never filled in
     "weights_only=False",
