@@ -18,7 +18,7 @@ Run a trained network without PyTorch, prove that it still gives the same answer
 # Will it run where there is no PyTorch?
 # --------------------------------------
 #
-# A machine that sorts letters has a small computer and a scanner, and no PyTorch. Your network shall read its digits. Train it first,
+# A machine that sorts letters has a small computer and a scanner, and no PyTorch. Your network is to read its digits. Train it first,
 # for a few seconds, on images that are standardised, as usual: minus the mean, divided by the standard deviation.
 
 import logging
@@ -49,7 +49,7 @@ for step in range(100):
 network.eval().requires_grad_(False)
 
 # %%
-# Now write it as **ONNX**, a file format for graphs that dozens of programs read. :func:`torch.onnx.export` walks through the network
+# Now write it as **ONNX**, a file format for graphs that many programs read. :func:`torch.onnx.export` walks through the network
 # as :func:`torch.export.export` does, so everything of the last lesson holds: example inputs, and the axes that may vary.
 # ``external_data=False`` puts the weights into the same file (large models, over 2 GB, need a second one), and ``verbose=False``
 # keeps it quiet.
@@ -124,7 +124,7 @@ print(f"measured largest score {expected.max():.0f}, largest difference {largest
 # --------------------
 #
 # A graph again, in a vocabulary of its own. The operators have versions: an **opset** is the edition of the dictionary. An engine
-# that is older than the opset refuses the file; then export with a smaller ``opset_version``.
+# that is older than the opset cannot read the file; then export with a smaller ``opset_version``.
 
 import onnx
 
@@ -194,7 +194,7 @@ print("measured default precision:", precision)
 # So ask for what you want, and compare both:
 
 exact, rough = compile_with("f32"), compile_with("bf16")
-for name, engine, tolerance in (("f32", exact, 1e-4), ("bf16", rough, 0.3)):
+for name, engine, tolerance in (("f32", exact, 1e-4), ("bf16", rough, 0.5)):
     answer = torch.tensor(engine(unseen.numpy())[0])
     torch.testing.assert_close(answer, expected, rtol=0, atol=tolerance)
     difference = (answer - expected).abs().max()
@@ -208,19 +208,18 @@ for name, engine, tolerance in (("f32", exact, 1e-4), ("bf16", rough, 0.3)):
 # Why bfloat16 and not float16, which has more digits? Three numbers show it: a square of 300, a tiny number, and a third.
 
 for dtype in (torch.float16, torch.bfloat16):
-    values = torch.tensor([300.0, 1e-8, 1 / 3]).to(dtype)
-    values[0] **= 2
+    values = torch.tensor([300.0**2, 1e-8, 1 / 3]).to(dtype)
     print(f"{dtype!s:15}", [f"{value:.4g}" for value in values.tolist()])
 
 # %%
 # float16 ends at 65504: the square is infinite, and the tiny number is gone, in silence. bfloat16 has the range of float32 and
-# pays with digits. In a network an overflow ruins the answer; a missing digit hardly ever does.
+# pays with digits. An overflow makes an answer useless; missing digits move it a little, as the differences above show.
 #
 # Which one is fast, which one small?
 # -----------------------------------
 #
 # OpenVINO has a file format, too, the IR: a description (``.xml``) and the weights (``.bin``). ``save_model`` halves the weights
-# to float16 unless you say no. (That is for storing, and a number too large for it stays as it is.)
+# to float16 unless you say no.
 
 openvino.save_model(converted, folder / "half.xml")
 openvino.save_model(converted, folder / "full.xml", compress_to_fp16=False)
@@ -233,18 +232,22 @@ def kilobytes(name):
 
 
 # %%
-# Time each engine on one image and on 256, and put everything into one table. The last column is the largest difference from PyTorch.
+# Load both back, and time each engine on one image and on 256. Everything goes into one table: size, :term:`latency`, and the largest
+# difference from PyTorch.
 
 from torch.utils.benchmark import Timer
 
-smallest = compile_with("bf16", folder / "half.xml")
+full, half = (folder / f"{name}.xml" for name in ("full", "half"))
+from_file, smallest = compile_with("f32", full), compile_with("bf16", half)
+again = torch.tensor(from_file(unseen.numpy())[0])
+torch.testing.assert_close(again, expected, rtol=0, atol=1e-4)
 rows = {
     "PyTorch": (network, "digits.pt"),
     "ONNX Runtime": (
         lambda x: session.run(None, {"image": x.numpy()})[0],
         "digits.onnx",
     ),
-    "OpenVINO f32": (lambda x: exact(x.numpy())[0], "full.*"),
+    "OpenVINO f32": (lambda x: from_file(x.numpy())[0], "full.*"),
     "OpenVINO bf16": (lambda x: smallest(x.numpy())[0], "half.*"),
 }
 
@@ -284,21 +287,20 @@ panels[0].invert_yaxis()
 # .. admonition:: From practice
 #
 #    Look into a file before you give it away. The exporter notes where in your code each operation came from, with the paths of
-#    your machine:
+#    your machine. Delete the notes, and write the file again with ``onnx.save``:
 
 for node in content.graph.node:
     del node.metadata_props[:]
-counts = [
-    text.count(b".py") for text in (path.read_bytes(), content.SerializeToString())
-]
-print("measured Python files named in the file: {}, cleaned: {}".format(*counts))
-assert counts[0] > counts[1] == 0
+before = path.read_bytes().count(b".py")
+after = content.SerializeToString().count(b".py")
+print(f"measured Python files named in the file: {before}, then {after}")
+assert before > 0 == after
 
 # %%
 # What if I forget eval()?
 # ------------------------
 #
-# Then the exporter warns, and writes what you asked for: a network in training, which drops out half of its values at random.
+# Then the exporter warns, and writes what you asked for: a network in training, which sets three in ten values to zero at random.
 
 import warnings
 
