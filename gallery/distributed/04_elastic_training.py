@@ -84,7 +84,7 @@ def batches(data, step, rank, size):
 
 # %%
 # Saving and resuming are those of :doc:`/lessons/training/05_saving_and_resuming`: write beside the old file, force the bytes to
-# the disk, rename. Whoever starts looks for the file first.
+# the disk, rename. Whoever starts looks for this :term:`checkpoint` first.
 
 import os
 from pathlib import Path
@@ -111,10 +111,11 @@ def resume(path, network, optimizer):
 
 
 # %%
-# Last, the training. Every ten updates (``every``) rank 0 saves, and the others wait for it at a :term:`barrier`. One process can be told
-# to die: in the first attempt, after the update ``fatal``, the process ``victim`` sends itself SIGKILL, the signal that no program can
-# catch. The system sends it when memory runs out; and to the other processes, a broken machine looks the same. torchrun counts the
-# attempts in an environment variable. (It also starts Python without output buffers, so each line is out before the kill.)
+# Last, the training. Every ten updates (``every``) the process of :term:`rank <rank (process)>` 0 saves, and the others wait for it at a
+# :term:`barrier`. One process can be told to die: in the first attempt, after the update ``fatal``, the process ``victim`` sends itself
+# SIGKILL, the signal that no program can catch. The system sends it when memory runs out; and to the other processes, a broken machine
+# looks the same. torchrun counts the attempts in an environment variable. (It also starts Python without output buffers, so each line is
+# out before the kill.)
 
 
 def train(folder, every, victim, fatal):

@@ -20,7 +20,7 @@ Train a model that is too large for one device: count its bytes, spread it over 
 # ------------------
 #
 # You have a network with 7 billion parameters, and GPUs with 80 GB each. To *use* it is easy: two bytes a parameter, 14 GB. Now you want
-# to train it with Adam in mixed precision. What must be in memory for each parameter?
+# to train it with Adam in :term:`mixed precision`. What must be in memory for each parameter?
 
 bytes_each = {
     "weight to compute with, bfloat16": 2,
@@ -35,9 +35,9 @@ assert total == 16 and 7 * total > 80
 
 # %%
 # The float32 weight is there because an update is often too small to change a bfloat16 number. 112 GB do not fit, and this is without
-# the activations. ``DistributedDataParallel`` does not help: it holds a whole copy in each process, however many there are. But why
-# should all hold the same? If :math:`p` processes divide everything, each has :math:`16/p` bytes of a parameter. Dividing only what
-# Adam needs (the last three lines) gives :math:`4 + 12/p`.
+# the :term:`activations <activation>`. ``DistributedDataParallel`` does not help: it holds a whole copy in each process, however many
+# there are. But why should all hold the same? If :math:`p` processes divide everything, each has :math:`16/p` bytes of a parameter.
+# Dividing only what Adam needs (the last three lines) gives :math:`4 + 12/p`.
 
 # fold: memory of a GPU, over the number of GPUs
 import matplotlib.pyplot as plt
@@ -60,8 +60,8 @@ ax.legend(loc=(0.52, 0.36))
 #    :alt: Memory over 1 to 16 GPUs. A horizontal line at 112 GB lies in a shaded area above 80 GB. Two falling curves begin there: one
 #       levels off above 28 GB, the other falls to 7 GB.
 #
-# The idea is known as ZeRO :cite:p:`rajbhandari2020`, in PyTorch as FSDP, *fully sharded data parallel* :cite:p:`zhao2023`. A *shard* is a
-# piece of a tensor that one process holds.
+# The idea is known as ZeRO :cite:p:`rajbhandari2020`, in PyTorch as FSDP, *fully sharded data parallel* :cite:p:`zhao2023`. A
+# :term:`shard` is a piece of a tensor that one process holds.
 #
 # How can half a weight compute?
 # ------------------------------
@@ -116,7 +116,7 @@ print(f"measured: largest difference to one process {apart:.0e}")
 torch.testing.assert_close(torch.cat(pieces), whole.detach())
 
 # %%
-# The price is in the messages. DDP sends one ``all_reduce``, which is a ``reduce_scatter`` and an ``all_gather``. Here each update has
+# The price is in the messages. DDP sends one :term:`all-reduce`, which is a ``reduce_scatter`` and an ``all_gather``. Here each update has
 # these two, and when weights are given back after the forward pass, the backward pass borrows them once more: half as much again.
 #
 # Who does that for a real network?
@@ -281,8 +281,8 @@ for name, weight in zip(network.state_dict(), sharded):
 # -----------------------------------------
 #
 # FSDP divides what is *stored*; to compute, each layer is whole on each GPU for a moment. If a single layer is too large even for that,
-# divide the computation: *tensor parallelism* :cite:p:`shoeybi2019`. Take two layers with a ReLU in between. The hidden units do not
-# know of each other. So each process takes half of them: their columns of the first matrix, their rows of the second.
+# divide the computation: that is :term:`tensor parallelism` :cite:p:`shoeybi2019`. Take two layers with a ReLU in between. The hidden
+# units do not know of each other. So each process takes half of them: their columns of the first matrix, their rows of the second.
 
 # fold: the two matrices and who holds which half
 fig, ax = plt.subplots(figsize=(6.8, 2.4))
