@@ -245,7 +245,8 @@ assert len(run(["bash", "train.sbatch"], each=[job | path])) == 2
 #
 # In company data centres programs run in containers, and **Kubernetes** starts them. The *Kubeflow Trainer* teaches it what a distributed
 # training is. Its present version 2 has one kind of job, ``TrainJob``. (Its forerunner, the Training Operator, had one for each library:
-# where people speak of ``PyTorchJob``, it is the old one.) You describe the job in YAML and say ``kubectl apply -f train.yaml``:
+# where people speak of ``PyTorchJob``, it is the old one.) You describe the job in YAML and say ``kubectl apply -f train.yaml``. The
+# image is what each container starts from; yours holds PyTorch and ``train.py``.
 
 import yaml
 

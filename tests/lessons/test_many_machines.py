@@ -41,7 +41,7 @@ TRAINER = {  # fields of a trainer in trainer.kubeflow.org/v1alpha1
 
 @pytest.fixture(scope="module")
 def page(root):
-    """Return the texts that the lesson writes to files, by name, and its program for Ray."""
+    """Return the texts and functions of the lesson by name, and its program for Ray."""
     blocks = sources.cells(root / "gallery/distributed/06_many_machines.py")
     texts = {}
     for block in blocks:
@@ -52,6 +52,8 @@ def page(root):
             for node in ast.parse(block.content).body:
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
                     texts[node.targets[0].id] = node.value.value
+                elif isinstance(node, ast.FunctionDef):
+                    texts[node.name] = ast.unparse(node)
     return texts
 
 
@@ -80,10 +82,20 @@ def test_kubernetes(page):
         assert not variable["name"].startswith("PET_")
 
 
-def test_torchrun_reads_what_the_operator_sets():
-    """Torchrun takes the five variables that the operator sets in a pod, as options."""
+def test_torchrun_reads_what_the_operator_sets(page):
+    """The page sets what the operator sets in a pod, and torchrun takes each as an option."""
+    names = {"trainer": yaml.safe_load(page["description"])["spec"]["trainer"]}
+    exec(page["pod"], names)
+    variables = names["pod"](1, "train-node-0-0.train", 29500)
+    assert variables == {
+        "PET_NNODES": "2",
+        "PET_NODE_RANK": "1",
+        "PET_NPROC_PER_NODE": "1",
+        "PET_MASTER_ADDR": "train-node-0-0.train",
+        "PET_MASTER_PORT": "29500",
+    }
     known = vars(get_args_parser().parse_args(["train.py"]))
-    assert {"nnodes", "nproc_per_node", "node_rank", "master_addr", "master_port"} <= set(known)
+    assert {name.removeprefix("PET_").lower() for name in variables} <= set(known)
 
 
 @contextlib.contextmanager
