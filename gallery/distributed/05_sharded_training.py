@@ -171,10 +171,11 @@ def bytes_of(tensors):
 
 
 # %%
-# Two processes do it with copies and with shards. ``full_tensor()`` brings the pieces of a ``DTensor`` together, on every process.
+# Two processes do it with copies and with shards. At the end ``dcp.save`` writes a checkpoint, of which more below; and
+# ``get_model_state_dict`` with ``full_state_dict=True`` brings the pieces together to the weights of a plain network.
 
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.checkpoint import state_dict as states
 
 
 def compare(folder):
@@ -188,14 +189,16 @@ def compare(folder):
         held.append(fit(shards, adam, w.rank, w.size))
         weight = shards[0].weight
         print(f"{tuple(weight.shape)}, here {tuple(weight.to_local().shape)}")
-        model_state, adam_state = get_state_dict(shards, adam)
+        model_state, adam_state = states.get_state_dict(shards, adam)
         dcp.save({"model": model_state, "adam": adam_state}, checkpoint_id=folder)
-        whole = [each.full_tensor().detach() for each in shards.parameters()]
+        options = states.StateDictOptions(full_state_dict=True)
+        whole = states.get_model_state_dict(shards, options=options)
         return held, [each.detach() for each in copies.parameters()], whole, early(w)
 
 
 # %%
-# At its end ``compare`` calls ``early``, which makes a mistake that is easily made:
+# Last, ``compare`` calls ``early``, which makes a mistake that is easily made. (``full_tensor()`` brings the pieces of one ``DTensor``
+# together.)
 
 
 def early(w):
@@ -225,9 +228,9 @@ assert [2 * part for part in held[1]] == held[0]
 # parameter, too: 4 for the weight, 4 for the gradient, 8 for Adam. With ``mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)``
 # the pieces stay float32, and what is borrowed is bfloat16.) And the result?
 
-apart = max((a - b).abs().max() for a, b in zip(copied, sharded))
+apart = max((a - b).abs().max() for a, b in zip(copied, sharded.values()))
 print(f"measured: after 20 updates, DDP and FSDP2 are {apart:.0e} apart")
-for a, b in zip(copied, sharded):
+for a, b in zip(copied, sharded.values()):
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 # %%
@@ -270,12 +273,12 @@ with warnings.catch_warnings():
 
 right = (network(numbers).argmax(dim=1) == largest).float().mean()
 print(f"one process, right on {right:.2f} of the samples it was trained with")
-for name, weight in zip(network.state_dict(), sharded):
+for name, weight in sharded.items():
     assert torch.equal(network.state_dict()[name], weight)
 
 # %%
-# Bit for bit the weights that the two had. For a single file to share, ``get_model_state_dict`` of the same module collects everything
-# on rank 0, if you say ``StateDictOptions(full_state_dict=True, cpu_offload=True)``. It needs the memory for the whole there.
+# Bit for bit the weights that the two had. For a single file to share, save the full state dict of ``compare``. With a large model, add
+# ``cpu_offload=True`` to its options: then only rank 0 gets it, in the memory of its CPU.
 #
 # Can a layer be divided while it computes?
 # -----------------------------------------
