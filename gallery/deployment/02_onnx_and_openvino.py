@@ -395,14 +395,14 @@ assert abs(share_right(scanner, scan) - shares["standardised"]) < 0.01
 # Take this with you
 # ------------------
 #
-# Export, load in the other engine, and compare at more than one batch size, on inputs as they really come. Call your network ``network``
-# and let ``unseen`` be such inputs:
+# Export, load in the other engine, and compare at more than one batch size, on inputs as they really come. ``network`` is yours after
+# ``eval()``, and ``unseen`` holds such inputs:
 
-batch = torch.export.Dim("batch")
+axes = ({0: torch.export.Dim("batch")},)
 with tempfile.TemporaryDirectory() as place:
     file = f"{place}/model.onnx"
-    names = {"input_names": ["image"], "dynamic_shapes": ({0: batch},)}
-    torch.onnx.export(network.eval(), (unseen[:2],), file, verbose=False, **names)
+    options = {"input_names": ["image"], "external_data": False, "verbose": False}
+    torch.onnx.export(network, (unseen[:2],), file, dynamic_shapes=axes, **options)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 for size in (1, 7):
     (there,) = session.run(None, {"image": unseen[:size].numpy()})
@@ -414,7 +414,7 @@ for size in (1, 7):
 # ----------------
 #
 # * Leave ``input_names`` out of ``export``. What is the input called now, and who complains?
-# * Ask for a much older dictionary: add ``"opset_version": 13`` to ``options`` in ``export``. Which opset has the file?
+# * Ask for a much older dictionary: add ``"opset_version": 13`` to ``options`` in ``export``. Which opset does the file have?
 # * Add a row to the table: ``compile_with("f32", folder / "half.xml")``, with the files ``half.*``. How large is its difference?
 #
 # .. dropdown:: What happens
@@ -451,8 +451,8 @@ expect(guess, [torch.tensor(257.0).bfloat16().item(), total.item()])
 # .. exercise:: Fix the preprocessing of a camera
 #
 #    A camera delivers colour images as bytes, shape (N, 8, 8, 3), white paper, dark ink. A colleague prepares them with
-#    ``pixels.reshape(-1, 1, 8, 8) / 255`` and gets three times as many images as he has, all wrong. Write ``prepare``: it returns the ink
-#    from 0 to 1 as (N, 1, 8, 8), where the ink of a pixel is 1 minus the mean of its three colours, each divided by 255.
+#    ``pixels.reshape(-1, 1, 8, 8) / 255`` and gets three times as many images as there are, all wrong. Write ``prepare``: it returns the
+#    ink from 0 to 1 as (N, 1, 8, 8), where the ink of a pixel is 1 minus the mean of its three colours, each divided by 255.
 
 
 def prepare(pixels):
