@@ -290,6 +290,65 @@ assert shares[0] >= shares[1] >= shares[2]
 #    That trade, fewer answers for fewer errors, is common where a wrong reading is expensive. The numbers above hold for this network
 #    and these digits. Measure again for yours: the probabilities of a network that was trained longer are often too sure of themselves.
 #
+# How long does 99 % take?
+# ------------------------
+#
+# So far the network saw a few thousand images at most, so that the page takes seconds. All of MNIST is 60,000 images to train on, and
+# 10,000 to test with, which nothing on this page has touched yet. If the files are on your machine, the next cells train on all of it.
+# Three changes make that affordable: the first convolution takes only every second place (``stride=2``), batch normalisation
+# (:doc:`/lessons/networks/03_normalization_and_dropout`) makes two passes enough, and a batch is a single indexing of one tensor.
+
+import time
+
+
+def network_for_all():
+    """Return three convolutions with batch normalisation, for 28 by 28 pixels."""
+    first = nn.Conv2d(1, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(16)
+    second = nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.MaxPool2d(2)
+    third = nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+    layers = *first, nn.ReLU(), *second, nn.BatchNorm2d(32), nn.ReLU(), *third
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 7 * 7, 10))
+
+
+# %%
+
+
+def train_on_all(images, labels):
+    """Go through 60,000 images twice, in batches of 120; return the network."""
+    torch.manual_seed(0)
+    network = network_for_all().to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=1000)
+    smooth_loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    for _ in range(2):
+        for rows in torch.randperm(60_000).split(120):
+            scores = network(images[rows].to(device))
+            loss = smooth_loss(scores, labels[rows].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network
+
+
+# %%
+# The learning rate was chosen on 10,000 of the *training* images, held back for that choice only. The test images choose nothing.
+# ``label_smoothing`` asks for a probability of 0.91 instead of 1 for the right digit, so that no score has to grow without end.
+
+if samples.title == "MNIST":
+    start = time.process_time()
+    fast = train_on_all(samples.tensors[0].float() / 255, samples.tensors[1])
+    seconds = time.process_time() - start
+    far_images, far_labels = public("MNIST", train=False).tensors
+    far = TensorDataset(far_images.float() / 255, far_labels)
+    answers = predict(fast, loader(far, 1000, seed=0, shuffle=False)).argmax(1)
+    share = (answers == far_labels).float().mean().item()
+    print(f"measured: {share:.2%} of 10,000 test images, {seconds:.0f} CPU seconds")
+    assert share > 0.99
+else:
+    print("MNIST is not on this machine, so nothing was trained here")
+
+# %%
 # Take this with you
 # ------------------
 #
