@@ -300,7 +300,8 @@ torch.testing.assert_close(torch.load(folder / "shared")[1], alone)
 #
 # **Ray** is a library that runs Python functions on many machines; *Ray Train* is its part for training. There is no ``torchrun``: Ray
 # starts the processes, sets the same variables (but ``NODE_RANK`` instead of ``GROUP_RANK``), forms the process group and calls your
-# function in each. The script needs a second file beside it, and no change:
+# function in each. The script needs a second file beside it, and no change. Start it with ``python ray_train.py FILE 60 RESULTS``, and
+# give whole paths, because Ray's processes work in folders of their own:
 #
 # .. code-block:: python
 #
