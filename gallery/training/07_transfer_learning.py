@@ -18,7 +18,7 @@ Read digits with ten labelled pictures of each: reuse a network that was trained
 # ---------------------------------------
 #
 # Serial numbers are printed on machine parts, in many fonts, and you want a program that reads their digits. You have labelled ten
-# pictures of each digit, and you are tired of it. But there is a lot of labelled *letters*. Are they of any use?
+# pictures of each digit, and you are tired of it. But somebody has labelled thousands of *letters*. Are they of any use?
 
 import matplotlib.pyplot as plt
 import torch
@@ -149,7 +149,7 @@ print(f"letters read right: {accuracy(letters, unseen_x, unseen_y):.2f}")
 # %%
 # This head knows no digits, and we throw it away. The trunk has learnt something more general: to find strokes, bows and corners in
 # many fonts. We keep it as it is, it is **frozen**, and train a new head on top. A frozen trunk makes the same 256 numbers of a picture
-# every time, so we compute them once, and the training is over in no time.
+# every time, so we compute them only once, and the training is very quick.
 
 
 def frozen(trunk, x, y, seed):
@@ -207,15 +207,15 @@ for ax, n in zip(axes, (2, 100)):
 axes[0].set_yticks(range(4), reversed(row))
 
 # %%
-# .. caption:: A dot is a training; further left is better. Each panel has its own scale. Left, frozen is the best and thawing fast costs
-#    a tenth; right, frozen is the worst and thawing fast the best.
-#    :alt: Two panels with four rows of five dots. With 2 pictures of each digit, from scratch lies near 65 per cent, frozen near 27, thawed
+# .. caption:: A dot is a training; further left is better. Each panel has its own scale. The number after *thawed* is the learning rate of
+#    the trunk. Left, with few pictures, moving it fast does harm; right, with many, it gives the best result.
+#    :alt: Two panels with four rows of dots. With 2 pictures of each digit, from scratch lies near 65 per cent, frozen near 27, thawed
 #       slowly beside it and thawed fast near 38. With 100, from scratch lies near 3, frozen near 5, thawed slowly near 3, thawed
 #       fast near 1.5.
 #
 # Compare the two panels. With two pictures of each digit it is best to leave the trunk alone, or nearly so. Twenty pictures cannot improve
-# on what thousands of letters have taught, and the new head, still random, sends back gradients that spoil it. With a hundred of each it
-# is the other way round. A frozen trunk cannot adapt, and letters are not digits: here it does worse than training from scratch. Now
+# on what thousands of letters have taught; a fast trunk loses part of that while it fits these twenty and a head that is still random.
+# With a hundred of each it is the other way round. A frozen trunk cannot adapt, and letters are not digits: here it does worse than training from scratch. Now
 # it pays to let everything move, from the good start. The mean of the small rate lies between the other two in both panels.
 
 from statistics import mean
@@ -336,7 +336,7 @@ print("from the worst letter to the best:", *sorted(shares, key=shares.get))
 assert mean(shares[c] for c in "HINOSXZ") < mean(shares[c] for c in "BEFGLPR") - 0.1
 
 # %%
-# The worst are letters for which there is no answer. H, I, N, O, S, X and Z look much the same upside down, and A and V, or M and W, look
+# Most of the worst are letters for which there is no answer. H, I, N, O, S, X and Z look much the same upside down, and A and V, or M and W, look
 # like each other. The task need not be solvable, and we never use its answers. What counts is what the trunk learns from it.
 #
 # To measure that, take a **linear probe**: freeze the layers, train one linear layer on what they give, and see how well it reads
@@ -388,7 +388,8 @@ assert mean(alone) + 0.03 < mean(free) < mean(helped) - 0.05
 # -----------------------------
 #
 # For photographs you seldom pretrain yourself. torchvision offers weights for its networks, each with a record of what it is. This
-# page fetches nothing; the record is part of the library:
+# page fetches nothing; the record is part of the library. Here are the file's name, what the network can tell apart, and how a picture has
+# to be prepared for it:
 
 from torchvision import models
 
@@ -404,8 +405,8 @@ with torch.device("meta"):  # shapes without numbers
 # If you are online, ``models.resnet18(weights=weights)`` fetches that file once and keeps it in a folder below ``~/.cache/torch``. Name the
 # weights: ``weights="DEFAULT"`` means the best at hand, which may be others after an update.
 #
-# The transforms are a part of the weights, because a network only understands pictures that are scaled as in its training. Ours does not
-# either:
+# The transforms are a part of the weights, because a network only understands pictures that are scaled as in its training. So does
+# ours; give it letters without our scaling:
 
 raw_x = unseen_x * 0.3 + 0.2  # 0 to 1, as before the scaling
 print(f"letters, from 0 to 1: {accuracy(letters, raw_x, unseen_y):.2f} right")
@@ -459,8 +460,8 @@ for layer in model.modules():
 #
 #    * About 0.8, still clearly better than from scratch, but half of the gain is gone: the pretraining itself reads fewer than eight
 #      of ten letters right now. (An assertion further down, which expects more than that, stops the page.)
-#    * Yes, with 0.83 to 0.88 it is nearly as good as with Latin letters. Strokes and bows are much the same in both. (The page stops where
-#      it wants to turn an R.)
+#    * Yes, with 0.83 to 0.88 it is nearly as good as with Latin letters. Strokes and bows are much the same in both. (The page stops later,
+#      at the latest where it looks for the letter H.)
 #    * With two pictures of each digit, little: 0.4 to 0.6, not much above training from scratch. With a hundred, it ends near 0.97, about
 #      as from scratch: the rate decides how much of the old weights is kept.
 #
