@@ -215,8 +215,9 @@ axes[0].set_yticks(range(4), reversed(row))
 #
 # Compare the two panels. With two pictures of each digit it is best to leave the trunk alone, or nearly so. Twenty pictures cannot improve
 # on what thousands of letters have taught; a fast trunk loses part of that while it fits these twenty and a head that is still random.
-# With a hundred of each it is the other way round. A frozen trunk cannot adapt, and letters are not digits: here it does worse than training from scratch. Now
-# it pays to let everything move, from the good start. The mean of the small rate lies between the other two in both panels.
+# With a hundred of each it is the other way round. A frozen trunk cannot adapt, and letters are not digits: here it does worse than
+# training from scratch. Now it pays to let everything move, from the good start. The mean of the small rate lies between frozen and
+# fast in both panels.
 
 from statistics import mean
 
@@ -321,8 +322,9 @@ shown, turns = turn(letters_x[:4])
 fig = image_grid(shown * 0.3 + 0.2, titles=turns.tolist(), columns=8)
 
 # %%
-# .. caption:: Four letters, turned by 0 to 3 quarter turns; the number of turns is the label. I, N and X look much the same after two.
-#    :alt: Two rows of eight small pictures: I, N, A and X upright, then the same four turned to the left by one, by two and by three
+# .. caption:: Four letters, turned by 0 to 3 quarter turns; the number of turns is the label. Two turns make a W of the M, and leave the I
+#    and the X much as they were.
+#    :alt: Two rows of eight small pictures: I, M, A and X upright, then the same four turned to the left by one, by two and by three
 #       quarter turns, with the labels 0 to 3 above.
 
 torch.manual_seed(0)
@@ -336,8 +338,8 @@ print("from the worst letter to the best:", *sorted(shares, key=shares.get))
 assert mean(shares[c] for c in "HINOSXZ") < mean(shares[c] for c in "BEFGLPR") - 0.1
 
 # %%
-# Most of the worst are letters for which there is no answer. H, I, N, O, S, X and Z look much the same upside down, and A and V, or M and W, look
-# like each other. The task need not be solvable, and we never use its answers. What counts is what the trunk learns from it.
+# Most of the worst are letters for which there is no answer. H, I, N, O, S, X and Z look much the same upside down, and A and V, or M and
+# W, look like each other. The task need not be solvable, and we never use its answers. What counts is what the trunk learns from it.
 #
 # To measure that, take a **linear probe**: freeze the layers, train one linear layer on what they give, and see how well it reads
 # digits. Do it after 0 convolutions, that is on the pixels, and after 1, 2 and 3, with a hundred of each digit and three trainings. Two
