@@ -316,9 +316,10 @@ ax.axis("off")
 # started once on each machine, with the number of the machine in the environment variable ``RANK`` (``env://`` means: look into the
 # environment). Each then started one process for every GPU, and the process computed its own rank by the formula above. In copies from web
 # pages the line with the formula is often broken, ``/*`` instead of ``*``, because a star also stands for italics. Here is such a program,
-# repaired. Its work is one sum. ``gloo`` replaces ``nccl``, so that it runs without GPUs.
+# repaired. Its work is one sum. ``gloo`` replaces ``nccl``, so that it runs without GPUs. (The line break is printed with the text, so that
+# lines of two processes cannot mix.)
 
-_ = (folder / "old.py").write_text("""import argparse, os, torch
+_ = (folder / "old.py").write_text(r"""import argparse, os, torch
 import torch.distributed as dist, torch.multiprocessing as mp
 
 def worker(gpu, per_node, args):
@@ -330,7 +331,7 @@ def worker(gpu, per_node, args):
                             world_size=args.world_size)
     total = torch.tensor(args.rank)
     dist.all_reduce(total)
-    print(f"node {node} local rank {gpu} rank {args.rank} sum {total}")
+    print(f"node {node} local rank {gpu} rank {args.rank} sum {total}\n", end="")
     dist.destroy_process_group()
 
 if __name__ == "__main__":                        # mp.spawn imports this file
@@ -353,7 +354,7 @@ def start(*command):
     return sorted(output.splitlines())
 
 
-machines = launch(start, folder / "old.py", nproc=2)
+machines = launch(start, folder / "old.py", nproc=2, timeout=300)
 lines = machines[0] + machines[1]
 print(*lines, sep="\n")
 assert lines == [f"node {r // 2} local rank {r % 2} rank {r} sum 6" for r in range(4)]
@@ -379,18 +380,18 @@ assert lines == [f"node {r // 2} local rank {r % 2} rank {r} sum 6" for r in ran
 # ``gpu``, an argument                     ``LOCAL_RANK``
 # =======================================  ===========================================================
 
-_ = (folder / "new.py").write_text("""import os, torch
+_ = (folder / "new.py").write_text(r"""import os, torch
 import torch.distributed as dist
 
 dist.init_process_group("gloo")
 node, local = os.environ["GROUP_RANK"], os.environ["LOCAL_RANK"]
 total = torch.tensor(dist.get_rank())
 dist.all_reduce(total)
-print(f"node {node} local rank {local} rank {dist.get_rank()} sum {total}")
+print(f"node {node} local rank {local} rank {dist.get_rank()} sum {total}\n", end="")
 dist.destroy_process_group()
 """)
 torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-lines = launch(start, *torchrun, folder / "new.py", nproc=1)[0]
+lines = launch(start, *torchrun, folder / "new.py", nproc=1, timeout=300)[0]
 print(*lines, sep="\n")
 assert lines == [f"node 0 local rank {r} rank {r} sum 1" for r in (0, 1)]
 temporary.cleanup()
