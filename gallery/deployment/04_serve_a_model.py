@@ -431,8 +431,8 @@ def answer(pixels: list[float] = body):
 #    * At the first load test, where the digits are compared with ``right``: dropout is still on and switches off other units in each call.
 #      The server itself reports nothing: each of its answers has status 200.
 #    * The one that is not a number, and the assertion stops the page. The others keep their status, with longer reasons.
-#    * There are none, and the assertion stops the page. But the last of 40 waits for ten or eleven calls of one second each. A limit of the queue
-#      is a limit of the waiting time.
+#    * There are none, and the assertion stops the page. But the last of 40 waits for ten or eleven calls of one second each. A limit of
+#      the queue is a limit of the waiting time.
 #
 # Exercises
 # ---------
