@@ -252,7 +252,6 @@ def ask(client, picture):
 
 
 def load_test(client, pictures, users):
-    """Send all pictures, from so many users at the same time."""
     with ThreadPoolExecutor(users) as pool:
         return list(pool.map(lambda picture: ask(client, picture), pictures))
 
