@@ -293,7 +293,7 @@ ax.legend(loc="lower right")
 # %%
 # .. caption:: How many of the 389 requests are answered within a time, without batching (dashed) and with it (solid). Where a curve
 #    crosses 0.5 is its p50. Further left is better. Measured when this page was built.
-#    :alt: Two rising curves. The solid one, with batching, lies to the left of the dashed one.
+#    :alt: Two rising curves from 0 to 1, dashed without batching and solid with it.
 #
 # Everything sent was answered, and with the right digit. *p50* is the median: half of the requests are answered within it. *p99* is the
 # time within which 99 of 100 are answered. Look at it, too: a user who sends many requests meets the slow ones every day.
