@@ -298,8 +298,8 @@ ax.legend(loc="lower right")
 # Everything sent was answered, and with the right digit. *p50* is the median: half of the requests are answered within it. *p99* is the
 # time within which 99 of 100 are answered. Look at it, too: a user who sends many requests meets the slow ones every day.
 #
-# Batching saves calls of the model: see the last number of each. It does not save the work of HTTP and JSON, which each request needs; where
-# that is most of the work, on a busy machine or with a small model, it brings little.
+# Batching saves calls of the model: see the last number of each. It does not save the work of HTTP and JSON, which each request needs.
+# Where that is most of the work, on a busy machine or with a small model, it brings little.
 #
 # In the last line of each, ``rate x mean`` shows **Little's law**: the rate times the mean time is the number of users who wait,
 # here nearly the 20 of the test.
