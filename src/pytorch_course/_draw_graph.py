@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ def _arrange(edges: Sequence[tuple[int, int]], boxes: Sequence[Pair]) -> _Arrang
             size.append((0.0, LANE))
         routes.append([start, *bends, end])
     links = [link for route in routes for link in pairwise(route)]
-    rows = _untangle(rows, links)
+    _untangle(rows, links)
     across = _place_across(rows, links, size)
     along, depth, length, gap = [0.0] * len(size), [0.0] * len(size), 0.0, 0.0
     for row in rows:
@@ -67,55 +67,38 @@ def _arrange(edges: Sequence[tuple[int, int]], boxes: Sequence[Pair]) -> _Arrang
     return _Arrangement(routes, size, place, depth, (length + 2 * MARGIN, high - low + 2 * MARGIN))
 
 
-def _untangle(rows: list[list[int]], links: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Order every row by the mean place of its neighbours, down and up in turn; keep the order that crosses least."""
+def _untangle(rows: list[list[int]], links: Sequence[tuple[int, int]]) -> None:
+    """Order every row by the mean place of its neighbours in the row before, or in the row after, in turn."""
     up, down = defaultdict(list), defaultdict(list)
     for start, end in links:
         down[start].append(end)
         up[end].append(start)
-    fewest, best = math.inf, rows
-    for sweep in range(8):
-        near = up if sweep % 2 == 0 else down
-        place = {item: float(i) for row in rows for i, item in enumerate(row)}
-        for row in rows if sweep % 2 == 0 else reversed(rows):
-            mean = {i: sum(place[j] for j in near[i]) / len(near[i]) if near[i] else place[i] for i in row}
+    place = {item: float(i) for row in rows for i, item in enumerate(row)}
+    for near in [up, down] * 4 + [up]:
+        for row in rows if near is up else reversed(rows):
+            mean = {item: np.mean([place[other] for other in near[item] or [item]]) for item in row}
             row.sort(key=mean.__getitem__)
             place.update((item, float(i)) for i, item in enumerate(row))
-        crossings = sum(
-            (place[a] - place[c]) * (place[b] - place[d]) < 0
-            for row in rows
-            for (a, b), (c, d) in combinations([(i, j) for i in row for j in down[i]], 2)
-        )
-        if crossings < fewest:
-            fewest, best = crossings, [list(row) for row in rows]
-    return best
 
 
 def _place_across(rows: list[list[int]], links: Sequence[tuple[int, int]], size: Sequence[Pair]) -> list[float]:
-    """Pull each item towards its neighbours in the other rows as springs would, while nothing in a row may touch.
+    """Pull each item towards its neighbours in the other rows as springs would, while nothing in a row may touch."""
+    from scipy.optimize import lsq_linear  # type: ignore[import-untyped]
 
-    The forces between neighbours of a row are found in turn; none attracts. That is the quadratic programme's dual form:
-    Hildreth, "A quadratic programming procedure", Naval Research Logistics Quarterly 4(1), 1957.
-    """
     leaving, coming = (Counter(link[end] for link in links) for end in (0, 1))
-    springs = np.zeros((len(size), len(size)))
-    for start, end in links:
-        # What has one way on and one way in should run straight: chains of operations, and the bends of long edges.
-        pull = 1000.0 if leaving[start] == coming[end] == 1 else 1.0
-        springs[[start, end], [start, end]] += pull
-        springs[[start, end], [end, start]] -= pull
-    pairs = [pair for row in rows for pair in pairwise(row)]
-    least = np.array([(size[left][1] + size[right][1]) / 2 + GAP_ACROSS for left, right in pairs])
-    apart = np.zeros((len(pairs), len(size)))
-    for k, (left, right) in enumerate(pairs):
-        apart[k, left], apart[k, right] = -1.0, 1.0
-    move = np.linalg.pinv(springs, hermitian=True) @ apart.T
-    reach = apart @ move
-    force = np.zeros(len(pairs))
-    for _ in range(400):
-        for k in range(len(pairs)):
-            force[k] = max(0.0, force[k] + (least[k] - reach[k] @ force) / reach[k, k])
-    return [float(x) for x in move @ force]
+    # The unknowns are the place of the first item of every row, and the step from each item to the next, which has a least.
+    steps, least = np.zeros((len(size), len(size))), np.full(len(size), -np.inf)
+    for row in rows:
+        for k, item in enumerate(row):
+            steps[item, row[: k + 1]] = 1.0
+        for left, right in pairwise(row):
+            least[right] = (size[left][1] + size[right][1]) / 2 + GAP_ACROSS
+    # What has one way on and one way in should run straight: chains of operations, and the bends of long edges.
+    pulls = [30.0 if leaving[start] == coming[end] == 1 else 1.0 for start, end in links]
+    springs = [pull * (steps[start] - steps[end]) for pull, (start, end) in zip(pulls, links, strict=True)]
+    weak = 1e-3 * steps  # a pull towards the middle, so that there is one answer
+    found = lsq_linear([*springs, *weak], np.zeros(len(links) + len(size)), (least, np.inf), method="bvls")
+    return [float(x) for x in steps @ found.x]
 
 
 def _paths(found: _Arrangement) -> Iterator[list[Pair]]:
