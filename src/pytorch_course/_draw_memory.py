@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from pytorch_course.tensors import Layout
 
 Shape = tuple[int, ...]
-Piece = tuple[Shape, range, range]  # leading index, rows and columns
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # Okabe and Ito
 BLUE, ORANGE, SKY, VERMILION = COLOURS[0], COLOURS[1], COLOURS[4], COLOURS[5]
@@ -51,7 +49,7 @@ class _Canvas:
     """Axes measured in cells, with the origin at the top left and text that fits its cell."""
 
     def __init__(self, ax: Axes | None, width: float, height: float) -> None:
-        inch = min(0.45, 8 / width)
+        inch = min(0.45, 8 / width, 10 / height)
         ax = ax or full_axes(width * inch, height * inch)
         ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         ax.set_axis_off()
@@ -82,60 +80,36 @@ class _Canvas:
 
 
 def draw_layout(view: Layout, readers: Mapping[int, Sequence[Shape]], ax: Axes | None) -> Axes:
-    """Draw a tensor in pieces of two axes, with the cell of every element, above the storage with its readers."""
+    """Draw the cell of every element, with a row for each index of the axes before the last, above the storage."""
+    columns, heads = (view.shape or (1,))[-1], list(product(*map(range, view.shape[:-1])))
+    colours = {head: tint(COLOURS[row % len(COLOURS)]) for row, head in enumerate(heads)}
     wide = max([1.0, *(0.27 * len(index_text(index)) for who in readers.values() for index in who)])
     high = max([1.0, *(0.6 * min(3, len(who)) for who in readers.values())])
-    pieces = _place_pieces(view.shape)
     lines = wrap(view.storage, int(16.5 / wide))
-    top = max((y + len(rows) for _, y, (_, rows, _) in pieces), default=1.4) + 0.9
-    right = max([8.0, 0.9 + len(lines[0]) * wide, *(x + len(columns) for x, _, (_, _, columns) in pieces)])
+    left = 0.6 + 0.27 * max([1, *(len(index_text(head)) for head in heads)])
+    top = 2.4 + (0 if 0 in view.shape else len(heads))
+    right = max(8.0, left + columns, left + len(lines[0]) * wide)
     canvas = _Canvas(ax, right + 0.4, top + 0.5 + len(lines) * (high + 0.9))
-    canvas.text(0.9, 0.5, "tensor, with storage positions", ha="left")
-    canvas.text(0.9, top, "storage, with tensor indices", ha="left")
-    if not pieces:
-        canvas.text(0.9, 1.2, "no elements", 0.36, color=GREY, ha="left")
-    for x, y, piece in pieces:
-        _draw_piece(canvas, x, y, view, piece)
+    canvas.text(left, 0.5, "tensor, with storage positions", ha="left")
+    canvas.text(left, top, "storage, with tensor indices", ha="left")
+    if 0 in view.shape:
+        canvas.text(left, 1.2, "no elements", 0.36, color=GREY, ha="left")
+    for number, index in enumerate(product(*map(range, view.shape))):
+        row, column = divmod(number, columns)
+        x, y = left + column, 1.5 + row
+        canvas.cell(x, y, 1, [(str(view.address(*index)), colours[index[:-1]])])
+        if row == 0 and len(index) > 0:
+            canvas.text(x + 0.5, y - 0.3, str(column), 0.36, color=GREY)
+        if column == 0 and len(index) > 1:
+            canvas.text(x - 0.2, y + 0.5, index_text(index[:-1]), 0.36, color=GREY, ha="right")
     for line, cells in enumerate(lines):
         for cell in cells:
-            x, y = 0.9 + (cell - cells.start) * wide, top + 0.5 + line * (high + 0.9)
-            bands = [(index_text(index), _row_colour(index, view.shape)) for index in readers.get(cell, [])]
+            x, y = left + (cell - cells.start) * wide, top + 0.5 + line * (high + 0.9)
+            bands = [(index_text(index), colours[index[:-1]]) for index in readers.get(cell, [])]
             bands = bands if len(bands) <= 3 else [*bands[:2], (f"+{len(bands) - 2}", WHITE)]
             canvas.cell(x, y, wide, bands, high=high)
-            canvas.text(x + wide / 2, y + high + 0.3, str(cell), 0.34, color=GREY)
+            canvas.text(x + wide / 2, y + high + 0.3, str(cell), 0.36, color=GREY)
     return canvas.ax
-
-
-def _place_pieces(shape: Shape) -> list[tuple[float, float, Piece]]:
-    """Cut a tensor into pieces, put them side by side and wrap them."""
-    if 0 in shape:
-        return []
-    rows, columns = (wrap(size, most) for size, most in zip((1, 1, *shape)[-2:], (8, 16), strict=True))
-    pieces = list(product(product(*map(range, shape[:-2])), rows, columns))
-    head = (1.0, 1.5, 1.5, 2.1)[min(len(shape), 3)]
-    across, down = len(columns[0]) + 0.9, len(rows[0]) + head - 0.5
-    lines = enumerate(wrap(len(pieces), int(17 / across)))
-    return [(0.9 + (i - line.start) * across, head + n * down, pieces[i]) for n, line in lines for i in line]
-
-
-def _draw_piece(canvas: _Canvas, left: float, top: float, view: Layout, piece: Piece) -> None:
-    dims, (lead, rows, columns) = len(view.shape), piece
-    if dims > 2:
-        label, wide = f"[{', '.join(map(str, lead))}, :, :]", len(columns)
-        canvas.text(left + wide / 2, top - 0.9, label, min(0.36, 1.6 * (wide + 0.7) / len(label)))
-    for row, column in product(rows, columns):
-        x, y = left + column - columns.start, top + row - rows.start
-        index = (*lead, row, column)[len(lead) + 2 - dims :]
-        canvas.cell(x, y, 1, [(str(view.address(*index)), _row_colour(index, view.shape))])
-        if row == rows.start and dims > 0:
-            canvas.text(x + 0.5, y - 0.3, str(column), 0.34, color=GREY)
-        if column == columns.start and dims > 1:
-            canvas.text(x - 0.2, y + 0.5, str(row), 0.34, color=GREY, ha="right")
-
-
-def _row_colour(index: Shape, shape: Shape) -> str:
-    row = sum(at * prod(shape[axis + 1 : -1]) for axis, at in enumerate(index[:-1]))
-    return tint(COLOURS[row % len(COLOURS)])
 
 
 def draw_map(rows: Sequence[tuple[str, Mapping[int, str]]], length: int, ax: Axes | None) -> Axes:
