@@ -74,7 +74,7 @@ def update(model, optimizer, x, y):
 
 def fit(model, x, y, steps, groups=None, still=False):
     """Train while the learning rate falls to 0; still is for a frozen first part."""
-    optimizer = torch.optim.AdamW(groups or model.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(groups or model.parameters(), lr=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     model.train()
     if still:
