@@ -1,4 +1,4 @@
-"""How tensors read memory: layout, shared storage and broadcasting, as frozen data that prints and draws itself."""
+"""How tensors read memory: layout, shared storage and broadcasting, as frozen data that draws itself."""
 
 from __future__ import annotations
 
@@ -36,24 +36,13 @@ def _storage(t: torch.Tensor, name: str) -> torch.UntypedStorage:
     return storage
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Layout:
-    """How a tensor reads its storage. Made by :func:`pytorch_course.tensors.layout`.
+    """How a tensor reads its storage, a row of cells of one element each. Made by :func:`pytorch_course.tensors.layout`.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Elements per axis.
-    stride : tuple of int
-        Cells from one element to the next along each axis. A cell has the size of one element.
-    offset : int
-        The cell that holds the first element.
-    storage : int
-        Cells in the whole storage.
-    dtype : torch.dtype
-        Type of the elements.
-    contiguous : bool
-        Whether the elements lie side by side in the order of their indices.
+    ``shape`` counts the elements on each axis, and ``stride`` the cells from one of them to the next. ``offset`` is the cell
+    of the first element, ``dtype`` the type of all, ``storage`` the number of cells in the whole storage, and
+    ``contiguous`` tells whether the elements lie side by side in the order of their indices.
     """
 
     shape: Shape
@@ -84,20 +73,6 @@ class Layout:
             cell += at % size * stride
         return cell
 
-    def __repr__(self) -> str:
-        dims, size = len(self.shape), self.dtype.itemsize
-        names = list("ijklmn"[:dims]) if dims <= 6 else [f"i{axis}" for axis in range(dims)]
-        terms = "".join(f" + {stride}*{name}" for stride, name in zip(self.stride, names, strict=True))
-        return (
-            f"shape       {self.shape}\n"
-            f"stride      {self.stride}\n"
-            f"offset      {self.offset}\n"
-            f"dtype       {self.dtype}, {_count(size, 'byte')} each\n"
-            f"storage     {_count(self.storage, 'cell')}, {_count(self.storage * size, 'byte')}\n"
-            f"contiguous  {'yes' if self.contiguous else 'no'}\n"
-            f"address     [{', '.join(names)}] reads cell {self.offset}{terms}"
-        )
-
     def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
         """Draw the tensor's grid above the storage, on ``ax`` or on a new figure of a fitting size.
 
@@ -110,20 +85,14 @@ class Layout:
 
 
 def layout(t: torch.Tensor) -> Layout:
-    """Describe how a dense tensor reads its storage, as plain numbers that print and ``plot()``.
+    """Describe how a dense tensor reads its storage, as plain numbers with ``plot()``.
 
     What is no dense tensor is a ``TypeError``; one without memory, as on the meta device, is a ``ValueError``.
 
     Examples
     --------
-    >>> print(layout(torch.arange(12.0).reshape(3, 4)[1:, ::2]))
-    shape       (2, 2)
-    stride      (4, 2)
-    offset      4
-    dtype       torch.float32, 4 bytes each
-    storage     12 cells, 48 bytes
-    contiguous  no
-    address     [i, j] reads cell 4 + 4*i + 2*j
+    >>> layout(torch.arange(12.0).reshape(3, 4)[1:, ::2])
+    Layout(shape=(2, 2), stride=(4, 2), offset=4, dtype=torch.float32, storage=12, contiguous=False)
     """
     return _layout(t, "t")
 
@@ -132,7 +101,7 @@ def _layout(t: torch.Tensor, name: str) -> Layout:
     length = _storage(t, name).nbytes() // t.itemsize
     last = t.storage_offset() + sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
     if t.numel() and last >= length:
-        raise ValueError(f"{name} reads up to cell {last}, but its storage has {_count(length, 'cell')}: it was freed")
+        raise ValueError(f"{name} reads up to cell {last}, but its storage has {length} cells: it was freed")
     return Layout(tuple(t.shape), t.stride(), int(t.storage_offset()), t.dtype, length, t.is_contiguous())
 
 
@@ -162,7 +131,7 @@ class StorageMap:
     """Which cells of one storage each view touches. Made by :func:`pytorch_course.tensors.storage_map`.
 
     Printed, each cell shows the index that reads it. ``×3`` stands for three elements that read the same cell, as after
-    :meth:`torch.Tensor.expand`. A storage of more than 32 cells is summed up in words.
+    :meth:`torch.Tensor.expand`. For a storage of more than 32 cells, only the views are named.
 
     ``length`` is the number of cells, ``views`` holds the views' names and layouts in the order given.
     """
@@ -188,11 +157,9 @@ class StorageMap:
         return tuple(sorted(cells))
 
     def __repr__(self) -> str:
-        left = max(len(name) for name in ("storage", *dict(self.views)))
         if self.length > DRAWABLE:
-            cells = f"{self.length} cells of {_count(self.views[0][1].dtype.itemsize, 'byte')}"
-            facts = [("storage", cells), *((name, _summary(view)) for name, view in self.views)]
-            return "\n".join(f"{name:<{left}}  {text}" for name, text in facts)
+            return f"storage of {self.length} cells, with {', '.join(dict(self.views))}"
+        left = max(len(name) for name in ("storage", *dict(self.views)))
         rows = self._rows()
         wide = max((len(text) for _, row in rows for text in row.values()), default=1) + 2
         return "\n\n".join(
@@ -206,7 +173,7 @@ class StorageMap:
         A view's cells hold the index that reads them, or how many indices do. More than 32 are a ``ValueError``.
         """
         if self.length > DRAWABLE:
-            raise ValueError(f"plot() draws {DRAWABLE} cells, but the storage has {self.length}; print() it instead")
+            raise ValueError(f"plot() draws {DRAWABLE} cells, but the storage has {self.length}; cells() lists them")
         return draw_map(self._rows(), self.length, ax)
 
     def _rows(self) -> list[tuple[str, dict[int, str]]]:
@@ -256,13 +223,7 @@ def _readers(view: Layout) -> dict[int, list[Shape]]:
     return readers
 
 
-def _summary(view: Layout) -> str:
-    last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.stride, strict=True))
-    where = f"cell {last}" if last == view.offset else f"cells {view.offset} to {last}"
-    return f"{_count(prod(view.shape), 'element')} in {where}" if prod(view.shape) else "no elements"
-
-
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Broadcast:
     """How shapes line up from the right. Made by :func:`pytorch_course.tensors.broadcast`.
 
@@ -274,33 +235,18 @@ class Broadcast:
     result: Shape | None
     clash: int | None
 
-    def __repr__(self) -> str:
-        rows = [(f"{name:<6} ({dims}-d):", texts) for name, dims, texts in self._rows()]
-        if self.clash is not None:
-            rows.append(("clash", ["^" if len(sizes) > 1 else "" for sizes in self._sizes()]))
-        left = max(len(label) for label, _ in rows)
-        wide = [max(map(len, column)) for column in zip(*(texts for _, texts in rows), strict=True)]
-        lines = []
-        for label, texts in rows:
-            line, cross = f"{label:<{left}}", "  "
-            for text, width in zip(texts, wide, strict=True):
-                line += cross + text.rjust(width)
-                cross = " x " if text.isdigit() else "   "
-            lines.append(line.rstrip())
-        if self.clash is not None:
-            *most, last = map(str, self._sizes()[self.clash])
-            lines[-1] = f"{line}  axis {self.clash}: {', '.join(most)} and {last} differ and none is 1"
-        return "\n".join(lines)
-
     def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
         """Draw the shapes lined up from the right, on ``ax`` or on a new figure of a fitting size.
 
         Stretched axes are hatched, axes that a shape lacks are dashed, and a clash is vermilion.
         """
-        rows = []
-        for name, _, texts in self._rows():
+        named = [(chr(ord("A") + i) if i < 26 else f"#{i + 1}", shape) for i, shape in enumerate(self.shapes)]
+        named += [] if self.result is None else [("result", self.result)]
+        columns, rows = _sizes(self.shapes), []
+        for name, shape in named:
+            texts = [""] * (len(columns) - len(shape)) + list(map(str, shape))
             marked = []
-            for text, sizes in zip(texts, self._sizes(), strict=True):
+            for text, sizes in zip(texts, columns, strict=True):
                 grows = text in ("", "1") and len(sizes) == 1
                 clashes = text not in ("", "1") and len(sizes) > 1
                 mark = "missing" if not text else "stretched" if grows else "clash" if clashes else "size"
@@ -308,17 +254,11 @@ class Broadcast:
             rows.append((name, marked))
         return draw_broadcast(rows, ax)
 
-    def _sizes(self) -> list[list[int]]:
-        """Sizes other than 1 on every axis, once each, in the order of the shapes."""
-        columns = list(zip_longest(*(shape[::-1] for shape in self.shapes), fillvalue=1))
-        return [list(dict.fromkeys(size for size in column if size != 1)) for column in reversed(columns)]
 
-    def _rows(self) -> list[tuple[str, int, list[str]]]:
-        """Name and number of axes of every shape, and its sizes lined up with those of the others."""
-        named = [(chr(ord("A") + i) if i < 26 else f"#{i + 1}", shape) for i, shape in enumerate(self.shapes)]
-        named += [] if self.result is None else [("result", self.result)]
-        longest = len(self._sizes())
-        return [(name, len(shape), [""] * (longest - len(shape)) + list(map(str, shape))) for name, shape in named]
+def _sizes(shapes: Sequence[Shape]) -> list[list[int]]:
+    """Sizes other than 1 on every axis, once each, in the order of the shapes."""
+    columns = list(zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1))
+    return [list(dict.fromkeys(size for size in column if size != 1)) for column in reversed(columns)]
 
 
 def broadcast(*shapes: Sequence[SupportsIndex] | SupportsIndex) -> Broadcast:
@@ -331,17 +271,13 @@ def broadcast(*shapes: Sequence[SupportsIndex] | SupportsIndex) -> Broadcast:
 
     Examples
     --------
-    >>> print(broadcast((3, 1), 4))
-    A      (2-d):  3 x 1
-    B      (1-d):      4
-    result (2-d):  3 x 4
-    >>> print(broadcast((2, 3), 4))
-    A      (2-d):  2 x 3
-    B      (1-d):      4
-    clash              ^  axis -1: 3 and 4 differ and none is 1
+    >>> broadcast((3, 1), 4)
+    Broadcast(shapes=((3, 1), (4,)), result=(3, 4), clash=None)
+    >>> broadcast((2, 3), 4)
+    Broadcast(shapes=((2, 3), (4,)), result=None, clash=-1)
     """
     clean = tuple(_shape(shape, position) for position, shape in enumerate(shapes))
-    sizes = Broadcast(clean, None, None)._sizes()
+    sizes = _sizes(clean)
     clash = max((axis for axis in range(-len(sizes), 0) if len(sizes[axis]) > 1), default=None)
     return Broadcast(clean, None if clash is not None else tuple(size[0] if size else 1 for size in sizes), clash)
 
@@ -356,7 +292,3 @@ def _shape(shape: Sequence[SupportsIndex] | SupportsIndex, position: int) -> Sha
     if any(size < 0 for size in sizes):
         raise ValueError(f"shape {position} has a negative size: {sizes}")
     return sizes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -109,26 +109,6 @@ def test_storage_map_touches_exactly_the_cells_that_a_write_changes(chain):
 # --- Layout ---
 
 
-def test_layout_prints_its_facts():
-    assert str(layout(torch.zeros(2, 3, dtype=torch.int16).t())) == (
-        "shape       (3, 2)\n"
-        "stride      (1, 3)\n"
-        "offset      0\n"
-        "dtype       torch.int16, 2 bytes each\n"
-        "storage     6 cells, 12 bytes\n"
-        "contiguous  no\n"
-        "address     [i, j] reads cell 0 + 1*i + 3*j"
-    )
-
-
-def test_layout_of_one_byte_and_of_many_axes():
-    one = str(layout(torch.tensor(True)))
-    assert "dtype       torch.bool, 1 byte each\nstorage     1 cell, 1 byte\n" in one
-    assert one.endswith("[] reads cell 0")
-    many = layout(torch.zeros(1, 1, 1, 1, 1, 1, 2))
-    assert "[i0, i1, i2, i3, i4, i5, i6] reads cell 0 + 2*i0" in str(many)
-
-
 def test_inspectors_are_frozen_and_comparable():
     x = torch.zeros(3, 4)
     for one, other in [
@@ -264,16 +244,9 @@ def test_map_wraps_into_equal_lines():
     assert numbers == [str(cell) for cell in range(24)]
 
 
-def test_map_of_a_long_storage_is_summed_up():
+def test_map_of_a_long_storage_only_names_its_views():
     x = torch.zeros(5, 20)
-    assert str(storage_map(x=x, one=x[0, 3], column=x[:, 3], block=x[:2, :2], none=x[:0])) == (
-        "storage  100 cells of 4 bytes\n"
-        "x        100 elements in cells 0 to 99\n"
-        "one      1 element in cell 3\n"
-        "column   5 elements in cells 3 to 83\n"
-        "block    4 elements in cells 0 to 21\n"
-        "none     no elements"
-    )
+    assert str(storage_map(x=x, one=x[0, 3])) == "storage of 100 cells, with x, one"
 
 
 def test_map_of_an_empty_storage():
@@ -297,12 +270,9 @@ def test_map_names_the_views_it_knows():
 @pytest.mark.parametrize(
     ("t", "text"),
     [
-        (torch.zeros(1000, 1000), "storage  1000000 cells of 4 bytes\nx        1000000 elements in cells 0 to 999999"),
+        (torch.zeros(1000, 1000), "storage of 1000000 cells, with x"),
         (torch.zeros(1).expand(3_000_000), "storage         0\nx        ×3000000"),
-        (
-            torch.zeros(40).expand(10**12, 40),
-            f"storage  40 cells of 4 bytes\nx        {40 * 10**12} elements in cells 0 to 39",
-        ),
+        (torch.zeros(40).expand(10**12, 40), "storage of 40 cells, with x"),
     ],
 )
 def test_printing_a_map_does_not_take_longer_for_more_elements(t, text):
@@ -341,53 +311,19 @@ def test_broadcast_agrees_with_torch(shapes):
     assert found.clash == max(refused, default=None)
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
-@given(shape_lists)
-def test_broadcast_prints_every_size_in_its_column(shapes):
-    found = broadcast(*shapes)
-    lines = str(found).splitlines()
-    assert len(lines) == len(shapes) + 1
-    for line, shape in zip(lines, shapes, strict=False):
-        head, sizes = line.split(":")
-        assert head.split()[-1] == f"({len(shape)}-d)"
-        assert sizes.split() == " x ".join(map(str, shape)).split()
-        assert line == line.rstrip()
-    ends = {len(line) for line, shape in zip(lines, shapes, strict=False) if shape}
-    assert len(ends) <= 1  # aligned on the right
-    assert lines[-1].startswith("clash" if found.result is None else "result")
-
-
 def test_broadcast_takes_ints_sizes_and_lists():
     assert broadcast(torch.Size([3, 1]), 4, [1], np.int64(1)).result == (3, 4)
     assert broadcast().result == ()
     assert broadcast((), ()).result == ()
 
 
-def test_broadcast_prints_like_the_manuals():
-    assert str(broadcast((8, 1, 6, 1), (7, 1, 5))) == (
-        "A      (4-d):  8 x 1 x 6 x 1\n"
-        "B      (3-d):      7 x 1 x 5\n"
-        "result (4-d):  8 x 7 x 6 x 5"
-    )  # fmt: skip
-    assert str(broadcast((64, 3, 224), (3, 1))) == (
-        "A      (3-d):  64 x 3 x 224\n"
-        "B      (2-d):       3 x   1\n"
-        "result (3-d):  64 x 3 x 224"
-    )  # fmt: skip
-
-
-def test_broadcast_marks_each_clash_and_explains_the_first():
-    assert str(broadcast((2, 3, 4), (5, 1), (1, 6, 4))) == (
-        "A      (3-d):  2 x 3 x 4\n"
-        "B      (2-d):      5 x 1\n"
-        "C      (3-d):  1 x 6 x 4\n"
-        "clash              ^      axis -2: 3, 5 and 6 differ and none is 1"
-    )
-    assert str(broadcast((2, 3), (3, 2))).endswith("clash          ^   ^  axis -1: 3 and 2 differ and none is 1")
+def test_broadcast_names_the_first_clash_from_the_right():
+    assert broadcast((2, 3, 4), (5, 1), (1, 6, 4)) == Broadcast(((2, 3, 4), (5, 1), (1, 6, 4)), None, -2)
+    assert broadcast((2, 3), (3, 2)).clash == -1
 
 
 def test_broadcast_numbers_shapes_beyond_the_alphabet():
-    assert "#27    (1-d):  1" in str(broadcast(*[1] * 27))
+    assert "#27" in [text.get_text() for text in broadcast(*[1] * 27).plot().texts]
 
 
 @pytest.mark.parametrize(
@@ -526,7 +462,7 @@ def test_drawing_refuses_what_cannot_be_read():
         layout(torch.zeros(33)[:2]).plot()
     with pytest.raises(ValueError, match=r"plot\(\) draws 32 cells, not 33 elements in 1 cells"):
         layout(torch.zeros(1).expand(33)).plot()
-    with pytest.raises(ValueError, match=r"32 cells, but the storage has 33; print\(\) it instead"):
+    with pytest.raises(ValueError, match=r"32 cells, but the storage has 33; cells\(\) lists them"):
         storage_map(x=torch.zeros(33)).plot()
 
 
@@ -541,6 +477,16 @@ def test_clash_is_vermilion_and_stretch_is_hatched():
 def test_a_size_of_one_on_a_clashing_axis_is_no_clash():
     colour = dict(cells_in(broadcast((3,), (4,), (1,)).plot()))
     assert colour["3"] == colour["4"] == "#d55e00" != colour["1"]
+
+
+def test_every_size_stands_under_its_axis():
+    columns = {}
+    for text in texts_of(broadcast((8, 1, 6, 1), (7, 1, 5)).plot()):
+        columns.setdefault(round(text.get_position()[0], 3), []).append(text.get_text())
+    assert ["axis \u22124", "8", "1 \u2192 8", "8"] in columns.values()
+    assert ["axis \u22123", "1 \u2192 7", "7", "7"] in columns.values()
+    assert ["axis \u22122", "6", "1 \u2192 6", "6"] in columns.values()
+    assert ["axis \u22121", "1 \u2192 5", "5", "5"] in columns.values()
 
 
 def test_nothing_is_printed_or_changed(capsys):
