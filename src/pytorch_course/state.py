@@ -181,7 +181,7 @@ class TrainState:
     def _require_fit(self, saved: dict[str, Any]) -> None:
         if lacking := sorted({*_COUNTERS, "model", "optimizer", "parts", "kinds", "data", "rng"} - set(saved)):
             raise CheckpointError(f"this is not the snapshot of a TrainState: it has no {', '.join(lacking)}")
-        problems = _misfits(saved["model"], _shapes(self.model))
+        problems = _misfits(self.model, saved["model"])
         there, here = saved["kinds"], self._kinds()
         problems += [
             f"{name}: {there.get(name, 'nothing')} instead of {here.get(name, 'nothing')}"
@@ -190,7 +190,7 @@ class TrainState:
         ]
         for name, extra in self.extras.items():
             if isinstance(extra, nn.Module) and there.get(name) == here[name]:
-                problems += [f"{name}: {problem}" for problem in _misfits(saved["parts"][name], _shapes(extra))]
+                problems += [f"{name}: {problem}" for problem in _misfits(extra, saved["parts"][name])]
         groups = {frozenset(group["params"]) for group in saved["optimizer"]["param_groups"]}
         for number, names in enumerate([] if problems else self._optimizer_names()):
             if frozenset(names) not in groups:
@@ -221,15 +221,11 @@ def _load_module(module: nn.Module, saved: Mapping[str, Any]) -> None:
     module.load_state_dict({key: _sharded_like(raw[key], saved[name]) for key, name in zip(raw, names, strict=True)})
 
 
-def _shapes(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    return {
-        name: tuple(value.shape) if isinstance(value, Tensor) else None
-        for name, value in _plain(module, module.state_dict().items())
-    }
-
-
-def _misfits(saved: Mapping[str, Any], here: Mapping[str, tuple[int, ...] | None]) -> list[str]:
-    there = {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in saved.items()}
+def _misfits(module: nn.Module, saved: Mapping[str, Any]) -> list[str]:
+    here, there = (
+        {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in named}
+        for named in (_plain(module, module.state_dict().items()), saved.items())
+    )
     shapes = [
         f"{name} {there[name]} instead of {here[name]}" for name in here.keys() & there if here[name] != there[name]
     ]
