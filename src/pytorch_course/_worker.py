@@ -77,12 +77,9 @@ def _import(call: bytes) -> None:
     if sys.platform == "linux" and b"torch" in call:  # Apple's frameworks do not survive a fork
         import torch.distributed
 
-        if (
-            b"optim" in call and not torch.cuda.device_count()
-        ):  # it looks for GPUs, and after a fork they are out of reach
-            torch.optim.SGD([torch.zeros(1)], lr=0.1)  # the first optimizer imports half of torch
-        if b"pytorch_course" in call:
-            import pytorch_course.distributed  # noqa: F401
+        # The first optimizer imports half of torch. It also looks for GPUs, and after a fork they are out of reach.
+        if b"optim" in call and not torch.cuda.device_count():
+            torch.optim.SGD([torch.zeros(1)], lr=0.1)
 
 
 def _ask(running: dict[int, Path]) -> None:
