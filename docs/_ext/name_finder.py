@@ -13,6 +13,7 @@ import logging
 import re
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 
@@ -121,12 +122,17 @@ def annotated(annotation, module, owner=None):
     return cls if isinstance(cls, type) and cls not in (object, types.NoneType) else None
 
 
-@cache
 def returned(function, owner=None):
     """Return the class of what calling a function, method or class gives, or None."""
+    function = getattr(function, "__func__", function)
+    return told_of(function, owner) if isinstance(function, Hashable) else None  # pybind's methods are not
+
+
+@cache
+def told_of(function, owner):
+    """Return what a class, a signature or a docstring tells of the result."""
     if isinstance(function, type):
         return function
-    function = getattr(function, "__func__", function)
     if not inspect.isroutine(function):
         return None
     inner = inspect.unwrap(function)

@@ -168,6 +168,12 @@ def test_a_variable_that_changes():
     }
 
 
+def test_a_method_of_a_binding_without_a_hash():
+    """The classes of torch.distributed are bound with pybind, whose methods cannot be hashed."""
+    code = "import torch.distributed as dist\n\nstore = dist.HashStore()\nvalue = store.get('key')\nvalue.split()"
+    assert any("bytes.split" in use.meanings for use in name_finder.uses(code))
+
+
 @pytest.mark.parametrize(
     "code", ["unknown.sum()", "from . import x", "x = 3\nx.view", "import nothing_like_it", "'ä'.view"]
 )
