@@ -119,7 +119,7 @@ def ruled(library, name, thing):
         own = last in vars(holder) or within.startswith(library.get("inherited", "-"))
         above = place_in(library, owner) if own and hasattr(type(thing), "__get__") else ""
         return f"{above}.{last}" if above.endswith(f".{holder.__name__}") else above
-    if not is_offered(holder, last, thing):
+    if not (inspect.ismodule(holder) and is_offered(holder, last, thing)):
         return ""
     if within in library["each"].split():
         return "generated/{name}.html"
