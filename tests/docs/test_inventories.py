@@ -236,7 +236,6 @@ MODULES = {
 # Undocumented, private, of another library, or without a page of their own: a wrong link is worse than none.
 LEFT_OUT = {
     "torch.__version__.split",
-    "torch.profiler.ProfilerActivity.CPU.name",
     "torch.add_",
     "torch.view_copy",
     "torch.typename",
