@@ -2,7 +2,7 @@ r"""
 Serve a model
 =============
 
-Put a network behind a web address, answer many users at once, refuse what you cannot answer, and prove that no request gets lost.
+Put a network behind a web address, answer many users at once, refuse what you cannot answer, and test that no request gets lost.
 
 .. lesson::
    :needs: networks/03_normalization_and_dropout training/05_saving_and_resuming
@@ -30,9 +30,8 @@ import torch
 def network():
     """Return the network, with random weights."""
     nn = torch.nn
-    first, second = nn.Linear(64, 3072), nn.Linear(3072, 3072)
-    last = nn.Linear(3072, 10)
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Dropout(0.5), last)
+    one, two, last = nn.Linear(64, 3072), nn.Linear(3072, 3072), nn.Linear(3072, 10)
+    return nn.Sequential(one, nn.ReLU(), two, nn.ReLU(), nn.Dropout(0.5), last)
 
 
 torch.manual_seed(0)
@@ -66,7 +65,8 @@ ax.legend()
 # For each call, the processor fetches all 9.7 million weights from memory, however little it has to do with them. A batch fetches them
 # once for all. So a good server collects the pictures that wait and answers them together. This is **dynamic batching**.
 #
-# Train it quickly, and keep its weights in a file. These answers are the ones that the server must give, too:
+# Train it quickly, and keep its weights in a file. ``right`` holds the answers of this model, right or wrong: the server must give the
+# same.
 
 import tempfile
 from pathlib import Path
@@ -104,9 +104,8 @@ import pydantic
 
 def load(path):
     """Return a function from a list of pictures to a list of digits."""
-    model = network()
+    model = network().eval()
     model.load_state_dict(torch.load(path))
-    model.eval()
 
     def predict(pictures):
         with torch.inference_mode():
@@ -116,12 +115,13 @@ def load(path):
 
 
 # %%
-# 2. **The batching.** A web server in Python is *one* thread, the **event loop**, that serves all connections in turn. Whoever has to
-#    wait says ``await``, and the loop goes on with another. So the model must not run in this thread: while it computes, nobody would be
-#    served. ``to_thread`` gives it one, and only one call runs at a time. When it is done, everything that waits becomes the next batch, at
-#    most ``max_batch``.
+# 2. **The batching.** An asynchronous web server, such as uvicorn, has *one* thread that serves all connections in turn, in its **event
+#    loop**. An ``async`` function that has to wait says ``await``, and the loop goes on with another. So the model must not run in this
+#    thread: while it computes, nobody would be served. ``to_thread`` gives it one, and only one call runs at a time. When it is done,
+#    everything that waits becomes the next batch, at most ``max_batch``.
 #
-#    A *future* is a place for an answer that is still to come. Each request waits for its own.
+#    A *future* is a place for an answer that is still to come. Each request waits for its own; ``set_result`` puts the answer in, and
+#    ``set_exception`` an error, which is then raised where the request waits.
 
 
 async def answer_batches(queue, predict, max_batch):
@@ -139,12 +139,14 @@ async def answer_batches(queue, predict, max_batch):
         for future, answer in zip(futures, answers):
             if not future.done():  # a request may have been cancelled
                 fail = isinstance(answer, Exception)
-                future.set_exception(answer) if fail else future.set_result(answer)
+                give = future.set_exception if fail else future.set_result
+                give(answer)
 
 
 # %%
-# 3. **The doors.** ``/predict`` says what a picture is: 64 numbers from 0 to 1, in a body of at most 4,096 bytes. FastAPI checks it before
-#    our code runs. The queue has a limit as well; who finds it full is told so at once, with the status 503, "try again later".
+# 3. **The routes.** ``/predict`` says what a picture is: 64 numbers from 0 to 1, in a body of at most 4,096 bytes. FastAPI checks it before
+#    our code runs. ``embed=True`` means that the list has a name in the body: ``{"pixels": [...]}``. The queue has a limit as well; who
+#    finds it full is told so at once, with the status 503, "try again later".
 
 
 def add_routes(app, queue):
@@ -167,8 +169,9 @@ def add_routes(app, queue):
 
 
 # %%
-# 4. **The frame.** ``lifespan`` starts the batching before the first request and ends it after the last. ``explain`` answers a wrong
-#    body with the first reason.
+# 4. **The application.** ``lifespan`` starts the batching before the first request and ends it after the last: what stands before its
+#    ``yield`` runs at the start, what follows at the end. ``create_task`` lets ``answer_batches`` run in the event loop, beside the
+#    requests, and does not wait for it. ``explain`` answers a wrong body with the first reason.
 
 
 def create_app(predict, max_batch, max_waiting):
@@ -210,9 +213,10 @@ parts = [network, load, answer_batches, add_routes, create_app]
 source = "\n\n".join([f"import {modules}", *map(inspect.getsource, parts)])
 
 # %%
-# It runs as a program of its own. ``serving`` adds the last line, ``uvicorn.run``, starts it, reads its address, and gives you a client.
-# Port 0 means any free one; uvicorn says which. At the end it sends the signal SIGTERM, as Docker and Kubernetes do. If anything hangs, the
-# alarm kills the server after two minutes.
+# It runs as a program of its own. ``serving`` adds the last line, ``uvicorn.run``, starts it, reads its address, and gives you a client at
+# its ``yield``, where the block of your ``with`` runs. Port 0 means any free one; uvicorn says which, in the fifth word of its line
+# ``INFO: Uvicorn running on http://...``. At the end it sends the signal SIGTERM, as Docker and Kubernetes do. If anything hangs, the alarm
+# kills the server after two minutes. (A ``StopIteration`` means that the server did not start: run ``server.py`` by hand and read why.)
 
 
 @contextlib.contextmanager
@@ -295,11 +299,14 @@ ax.legend(loc="lower right")
 #    crosses 0.5 is its p50. Further left is better. Measured when this page was built.
 #    :alt: Two rising curves from 0 to 1, dashed without batching and solid with it.
 #
-# Everything sent was answered, and with the right digit. *p50* is the median: half of the requests are answered within it. *p99* is the
-# time within which 99 of 100 are answered. Look at it, too: a user who sends many requests meets the slow ones every day.
+# Everything sent was answered, and with the same digit as by the model itself. *p50* is the median: half of the requests are answered
+# within it. *p99* is the time within which 99 of 100 are answered. Look at it, too: a user who sends many requests meets the slow ones
+# every day.
 #
-# Batching saves calls of the model: see the last number of each. It does not save the work of HTTP and JSON, which each request needs.
-# Where that is most of the work, on a busy machine or with a small model, it brings little.
+# Batching saves calls of the model: see the last number of each. It does not save the work of HTTP and JSON, which each request needs. So
+# expect less than the first figure promises. On a busy machine or with a small model, the rate may not grow at all. Compare all three
+# numbers of the two runs: p99 may even be *worse* with batching, as a call for a whole batch takes longer, and whoever comes just after its
+# start waits for all of it. Measure before you trust it.
 #
 # In the last line of each, ``rate x mean`` shows **Little's law**: the rate times the mean time is the number of users who wait,
 # here nearly the 20 of the test.
@@ -337,7 +344,7 @@ with serving(source) as (client, server):
 # Then a queue without a limit grows and grows: everybody waits longer and longer, until all give up, and the server still computes answers
 # that nobody reads. Make the model slow, by one second a call, let four into a batch and eight into the queue, and send 40 at once.
 
-slow = source.replace("return model(", "return __import__('time').sleep(1) or model(")
+slow = "import time\n" + source.replace("return model(", "time.sleep(1); return model(")
 
 with serving(slow, batch=4, queue=8) as (client, server):
     crowd = load_test(client, unseen[:40].tolist(), users=40)
@@ -345,8 +352,9 @@ print("measured", count(crowd))
 assert {reply.status_code for reply in crowd} == {200, 503}  # none is lost
 
 # %%
-# Everybody got a reply. Those who were refused know it, and may try again later or ask another server. The others wait for a few calls of
-# the model at most, and not for forty.
+# Everybody got a reply. Usually the first picture goes to the model alone, eight wait, and all who come within this second are refused;
+# the exact number depends on who comes when. The refused know it, and may try again later or ask another server. The others wait for a
+# few calls of the model at most, and not for forty.
 #
 # Is anything lost when it stops?
 # -------------------------------
@@ -365,13 +373,14 @@ print(count(last))
 assert count(last) == "sent 5, answered 5, refused 0, lost 0"
 
 # %%
-# What it had accepted, it answered. Who comes later finds no server, and knows that, too. (A process that is killed with SIGKILL answers
-# nobody. So give it the time: Docker waits for 10 seconds, Kubernetes for 30, unless you say otherwise.)
+# What it had accepted, it answered. Who comes later finds no server, and knows that, too. But a process that is killed with SIGKILL answers
+# nobody, and Docker sends that after 10 seconds, Kubernetes after 30, unless you say otherwise. Do the sum for a full queue: 64 pictures,
+# one by one and a second each, take more than a minute. With batches of 32, they take two calls.
 #
 # What does one blocking line do?
 # -------------------------------
 #
-# A common mistake in such servers is one that works: to call the model right there, in the ``async`` function.
+# A common mistake is not noticed with a single user: to call the model right there, in the ``async`` function.
 
 deaf = slow.replace("await asyncio.to_thread(predict, pictures)", "predict(pictures)")
 for name, text in (("in a thread", slow), ("in the loop", deaf)):
@@ -384,9 +393,10 @@ assert job.result().status_code == 200 and pause > 0.1
 
 # %%
 # You expect that ``async`` makes things run side by side. It does not: the loop is one thread, and it changes to another request only at
-# an ``await``. While the model computes *in the loop*, the server is deaf: no health check, no 503, not even a new connection. Kubernetes
-# restarts a server that does not answer its health check, so the busiest one is killed. The fix is the line above: a thread for what
-# computes. (PyTorch releases Python's global lock during its computations, so the loop runs on.)
+# an ``await``. While the model computes *in the loop*, the server is deaf: it answers no health check and sends no 503. If Kubernetes is
+# told to restart a server that does not answer in time (a *liveness probe*), it may restart the busiest one. The fix is the line above: a
+# thread for what computes. (Here most of the second is a ``sleep``, which leaves Python's global lock to the other threads. PyTorch
+# releases it during its computations, too.)
 #
 # Which tools do this for me?
 # ---------------------------
@@ -406,16 +416,19 @@ assert job.result().status_code == 200 and pause > 0.1
 # Take this with you
 # ------------------
 #
-# For a few users, this is enough (import ``fastapi`` and ``torch``). A ``def`` without ``async`` is safe, as FastAPI calls it
-# in a thread. For many users, take the functions of this page. Save it as ``app.py``, and start it with ``uvicorn app:app``.
+# This serves a few users. Save it as ``app.py``; above it belong ``import typing, fastapi, pydantic, torch`` and the lines that load your
+# ``model``. Start it with ``uvicorn app:app``. A ``def`` without ``async`` does not block the loop, as FastAPI calls it in a thread. There
+# is no batching, no limit of the queue, and no ``explain``, so that NaN is answered with 500. For many users, take the functions of this
+# page.
 
 app = fastapi.FastAPI()
 model.eval()
+ink = typing.Annotated[float, pydantic.Field(ge=0, le=1)]
 body = fastapi.Body(embed=True, min_length=64, max_length=64)
 
 
 @app.post("/predict", max_body_size=4096)
-def answer(pixels: list[float] = body):
+def answer(pixels: list[ink] = body):
     with torch.inference_mode():
         return {"digit": model(torch.tensor([pixels])).argmax().item()}
 
@@ -424,7 +437,7 @@ def answer(pixels: list[float] = body):
 # Change something
 # ----------------
 #
-# * In ``load``, leave out ``model.eval()``. Where does the page stop, and why?
+# * In ``load``, leave out ``.eval()``. Where does the page stop, and why?
 # * In ``create_app``, leave out the handler ``explain`` (its four lines). Which of the senseless requests is answered with 500?
 # * In the cell with ``slow``, let ``queue`` be 100. What becomes of the refusals, and what of the slowest answer?
 #
@@ -490,7 +503,8 @@ expect(lambda: in_batches(20, 32), [True, 20])
 # .. exercise:: Build a small server
 #
 #    Write ``build``. It returns a FastAPI application with one route: ``POST /mean`` takes ``{"numbers": [...]}``, one to five numbers, and
-#    answers ``{"mean": ...}``. Anything else gets 422. It is tested without a network, by a client that calls the application directly.
+#    answers ``{"mean": ...}``. An empty or a longer list, or a word in it, gets 422. It is tested without a network, by a client that calls
+#    the application directly.
 
 
 def build():
