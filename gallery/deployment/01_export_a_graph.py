@@ -62,10 +62,9 @@ print(f"{right.float().mean():.2f} of the digits that it has not seen are read r
 assert right.float().mean() > 0.85
 
 # %%
-# ``torch.compile`` writes a C++ program for your network and calls a C++ compiler, so it needs one. The honest way to find out
-# whether there is one is to try. The compiler keeps what it made in a folder, which here is a temporary one. Two options keep the page
-# short: ``compile_threads`` starts no helper processes, and ``vec_isa_ok`` spares it a test of the processor's vector instructions, which
-# takes seconds more. (The logger would only remark, on some machines, that there is no GPU.)
+# For a CPU, ``torch.compile`` writes a C++ program for your network and calls a C++ compiler, so it needs one. The honest way to find out
+# whether there is one is to try. The compiler keeps what it made in a folder, which here is a temporary one. (The logger would only
+# remark, on some machines, that there is no GPU.)
 
 import logging
 import os
@@ -87,6 +86,8 @@ def seconds(function, batch):
 
 
 # %%
+# The two options below only keep the page short: with ``compile_threads`` at 1 no helper processes start, and ``vec_isa_ok`` skips a
+# test of the processor's vector instructions, which takes seconds more. Do not copy them: a real program should make that test.
 
 options = {"compile_threads": 1, "cpp.vec_isa_ok": True}
 compiled = torch.compile(model, options=options)
@@ -123,31 +124,33 @@ ax.legend(loc="center right")
 
 # %%
 # .. caption:: The time of each call, as measured on the machine that built this page, on a logarithmic axis. The first compiled call and
-#    the first one with another batch size stand far above the rest. The third size costs nothing extra.
-#    :alt: Twelve calls, four each with 1797, 900 and 300 images. The dashed line for eager is nearly level. The line for
-#       compiled starts thousands of times higher, falls at the second call, jumps up at the fifth, and stays low from the sixth call on.
+#    the first one with another batch size stand far above the rest. The third size has no such peak.
+#    :alt: Twelve calls, four each with 1797, 900 and 300 images. The dashed line for eager sinks as the batches shrink. The line for
+#       compiled starts hundreds of times higher, falls at the second call, jumps up at the fifth, and stays low from the sixth call on.
 #
-# The first call is slow because it is not only a call: that is when the program is written and compiled. So never time the first one,
-# and let a server make one before it opens. When is it paid back?
+# The first call is slow because it is not only a call: that is when the program is written and compiled. So never time the first one.
+# The second batch size was compiled as well. So let a server make a call with each of two batch sizes before it takes requests. How much
+# faster are the calls after that, and when have they paid back the first one?
 
 from torch.utils.benchmark import Timer
 
 
-def milliseconds(function, batch):
-    """Return the median time of a call."""
+def median(function, batch):
+    """Return the median time of a call, in seconds."""
     timer = Timer("function(batch)", globals={"function": function, "batch": batch})
-    return 1000 * timer.blocked_autorange(min_run_time=0.1).median
+    return timer.blocked_autorange(min_run_time=0.1).median
 
 
-saved = milliseconds(model, images) - milliseconds(compiled, images)
-print(f"measured saved per call: {saved:.2f} ms")
-if saved > 0 and compiled is not model:
-    print(f"measured paid back after {1000 * calls[0] / saved:,.0f} calls")
+slow, fast = median(model, images), median(compiled, images)
+print(f"measured time of a call, eager divided by compiled: {slow / fast:.1f}")
+if slow > fast and compiled is not model:
+    print(f"measured paid back after {round(calls[0] / (slow - fast), -2):,.0f} calls")
 torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
 
 # %%
-# The answers are the same within the tolerance of :func:`torch.testing.assert_close`, not to the last bit: the compiled program adds and
-# multiplies in another order.
+# So one line can make it faster, if there are calls enough. Both numbers are rough, since times differ from run to run, and the second
+# compilation is not counted. The answers are the same within the tolerance given to :func:`torch.testing.assert_close`, not to the last
+# bit: the compiled program adds and multiplies in another order.
 #
 # What does the compiler see?
 # ---------------------------
@@ -181,9 +184,8 @@ steps = ["mul", "pow", "mul", "add", "mul", "tanh", "add", "mul"]
 box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "C0"}
 for place, name in enumerate(steps):
     ax.text(place, 1.1, name, ha="center", va="center", fontsize=9, bbox=box)
-text = "mul pow mul add mul tanh add mul"
 box["edgecolor"] = "C1"
-ax.text(3.5, -0.4, text, ha="center", va="center", fontsize=9, bbox=box)
+ax.text(3.5, -0.4, " ".join(steps), ha="center", va="center", fontsize=9, bbox=box)
 arrow = {"arrowstyle": "<->", "color": "0.4"}
 ax.annotate("", (3.5, 0.17), (3.5, -0.17), arrowprops=arrow)
 for place in range(8):
@@ -212,8 +214,9 @@ for size in (1797, 900, 300, 37):
 assert len(graphs) == 2
 
 # %%
-# The second size breaks the guard, and now the compiler has learnt that the size varies: the second graph is good for the others. That is
-# the second peak in the picture. Python's own values are guarded, too, and some of them it never generalises:
+# The second size breaks the guard, and now the compiler has learnt that the size varies: the second graph is good for 300 and 37, too.
+# That is the second peak in the picture. (A single image would need one more graph: a size of 1 is special, because it broadcasts.)
+# Python's own values are guarded, too, and some of them it never generalises:
 
 
 def named(images, task):
@@ -261,7 +264,7 @@ assert len(graphs) == 2
 # %%
 # You expect one graph, or an error. You get two graphs and a right answer. At the ``if`` Python has to know a *value*, and while it
 # writes the graph there are none. So the compiler stops, lets Python decide, and begins another graph: a **graph break**. It costs time,
-# and nobody tells you, unless you ask for a full graph:
+# and no warning appears. With ``TORCH_LOGS=graph_breaks`` in the environment each break is logged. To get an error, ask for a full graph:
 
 try:
     torch.compile(careful, backend="eager", fullgraph=True)(images)
@@ -313,9 +316,9 @@ for factor in (1, 16):
     assert difference.abs().max() < 1e-4
 
 # %%
-# (The ``clone`` is there because a branch may not return its input itself.) What does the graph hold? Every operation, by its name in
-# ATen, PyTorch's library of tensor operations, with the shape of its result. The two branches are graphs of their own inside ``cond``,
-# and ``getitem`` takes out its result:
+# (The ``clone`` is there because a branch may not return its input itself.) What does the graph hold? Its operations, each with the
+# shape of its result. Most bear the names of ATen, PyTorch's library of tensor operations. ``cond`` holds the two branches, as graphs
+# of their own, and ``getitem`` takes out its result:
 
 for node in program.graph.nodes:
     if node.op == "call_function":
@@ -323,8 +326,8 @@ for node in program.graph.nodes:
         print(f"{node.target.__name__:20} {shape}")
 
 # %%
-# The ``s`` with a number is the size of the batch, still open. No class, no ``if``, no Python. Without ``dynamic_shapes`` the example's
-# size would be part of the graph:
+# The ``s`` with a number is the size of the batch, still open. There is no class and no Python ``if``: ``cond`` has taken its place.
+# Without ``dynamic_shapes`` the example's size would be part of the graph:
 
 fixed = torch.export.export(model, (images[:4],))
 try:
@@ -356,20 +359,25 @@ print("here", here, " there", there.stdout.strip())
 assert there.stdout.strip() == str(here)
 
 # %%
-# That machine still needs PyTorch, but none of your code. The next lesson does without PyTorch, too. And the time? All three side by side
-# (``reset`` made the compiler forget the first program, so ``compiled`` first looks for it in its folder):
+# That machine still needs PyTorch, but none of your code. The next lesson does without PyTorch, too. And the time? Compare three versions
+# of ``Reader``, so ``model`` is exported by itself here, without ``cond``. (``reset`` made the compiler forget the first program, so
+# ``compiled`` first looks for it in its folder.)
 
-versions = {"eager": model, "compiled": compiled, "exported": program.module()}
+exported = torch.export.export(model, (images[:4],), dynamic_shapes=shapes).module()
+versions = {"eager": model, "compiled": compiled, "exported": exported}
 print("measured ms       1797 images       32        1")
 for name, version in versions.items():
-    times = [milliseconds(version, images[:size]) for size in (1797, 32, 1)]
+    times = [1000 * median(version, images[:size]) for size in (1797, 32, 1)]
     print(f"measured {name:11}" + "".join(f"{t:9.3f}" for t in times))
 
 # %%
-# An exported program is run operation by operation, as before; export makes it portable, not fast. With a single image this one takes
-# longer than the model did, for it first checks its inputs, and it has a ``cond`` to decide. Whether compiling pays depends on the
-# model, the batch and the machine, so measure yours. As a rule, long chains of small operations gain most, and large matrix products
-# gain little, because these already run in a tuned library.
+# An exported program is run operation by operation, as before: export makes it portable, and nothing is fused. With a single image
+# it takes longer here than the model did, for each call brings some work besides the operations. With many images its time can differ
+# from eager's in either direction, although the arithmetic is the same: to get memory for large results takes time, too, and how much
+# depends on what ran before.
+#
+# Whether compiling pays depends on the model, the batch and the machine, so measure yours. As a rule, long chains of small operations
+# gain most, and large matrix products gain little, because these already run in a tuned library.
 #
 # What was TorchScript?
 # ---------------------
@@ -399,13 +407,14 @@ torch.testing.assert_close(scripted(images), model(images))
 # no PyTorch on the other side                  ONNX, OpenVINO: :doc:`/lessons/deployment/02_onnx_and_openvino`
 # a smaller model                               int8: :doc:`/lessons/deployment/03_quantization_and_pruning`
 # answers over the network, for many at once    a server: :doc:`/lessons/deployment/04_serve_a_model`
-# proof that nothing changed on the way         outputs compared on real inputs, as on this page
+# evidence that nothing changed on the way      outputs compared on real inputs, as on this page
 # ============================================  ============================================================
 #
 # Take this with you
 # ------------------
 #
-# Export with an open batch axis, save, load, and compare on inputs of *another* size than the example's:
+# Export with an open batch axis, save, load, and compare on inputs of *another* size than the example's. You need ``torch`` and
+# ``tempfile``; ``model`` and ``images`` are yours:
 
 batch = torch.export.Dim("batch")
 program = torch.export.export(model.eval(), (images[:2],), dynamic_shapes=({0: batch},))
@@ -495,8 +504,9 @@ expect(exported_stretch, torch.stack([images[:5], torch.zeros(5, 1, 8, 8)]))
 # %%
 # .. exercise:: When does compiling pay?
 #
-#    Write ``break_even``: from the seconds of the first call and the seconds per call, eager and compiled, it returns after how many
-#    calls in total the compiled model has taken less time than the eager one, as a whole number, or ``None`` if that never happens.
+#    Write ``break_even``: from the seconds of the first compiled call and the seconds of each later call, eager and compiled, it
+#    returns after how many calls in total the compiled model has taken less time than the eager one, as a whole number, or ``None`` if
+#    that never happens. The first compiled call always takes longer than an eager one.
 
 
 def break_even(first, eager, compiled):
