@@ -20,8 +20,8 @@ Let a run of several processes survive the sudden death of one of them, end with
 # ------------------------------
 #
 # One computer rarely fails. Many computers often do. When Meta trained Llama 3 on 16,384 GPUs, 419 unexpected failures stopped the run
-# in 54 days :cite:p:`grattafiori2024`. Suppose that your GPUs fail as often as those, each on its own, and that the run stops when one
-# fails. How likely is a night of twelve hours without a failure?
+# in 54 days :cite:p:`grattafiori2024`. (Not all of them were failures of a GPU; count them as if they were.) Suppose that your GPUs
+# fail as often, each on its own, and that the run stops when one fails. How likely is a night of twelve hours without a failure?
 
 import math
 
@@ -113,9 +113,9 @@ def resume(path, network, optimizer):
 # %%
 # Last, the training. Every ten updates (``every``) the process of :term:`rank <rank (process)>` 0 saves, and the others wait for it at a
 # :term:`barrier`. One process can be told to die: in the first attempt, after the update ``fatal``, the process ``victim`` sends itself
-# SIGKILL, the signal that no program can catch. The system sends it when memory runs out; and to the other processes, a broken machine
-# looks the same. torchrun counts the attempts in an environment variable. (It also starts Python without output buffers, so each line is
-# out before the kill.)
+# SIGKILL, the signal that no program can catch. The system sends it when memory runs out. It then closes the connections of the dead
+# process, so the others notice at once. (A machine without power closes nothing: there the others wait until a timeout.) torchrun
+# counts the attempts in an environment variable. (It also starts Python without output buffers, so each line is out before the kill.)
 
 
 def train(folder, every, victim, fatal):
@@ -229,14 +229,15 @@ assert hashes[0] == hashes[1]
 # Now the same without any precaution: no checkpoint, no restart. Rank 1 dies after update 27.
 
 code, out, err = torchrun(root / "careless", every=0, fatal=27, restarts=0)
-exit_code = err.split("rank      : 1")[1].split()[4]  # torchrun's report ends err
+exit_code = err.split("rank      : 1")[1].split("exitcode  : ")[1].split()[0]
 print(f"rank 1: last update {journal(out)[-1][1]}, exit code {exit_code}")
 assert exit_code == "-9" and not list((root / "careless").glob("*.pt"))
 
 # %%
 # Everything is over, also for the healthy rank 0. In its 28th update it waits for the gradient of a process that is gone, and either gets
-# an error ("Connection closed by peer") or torchrun ends it first. torchrun ends with a report on all: −9 for rank 1 means that signal 9,
-# SIGKILL, ended it. So look for the process that did not complain. The work of 27 updates is lost.
+# an error ("Connection closed by peer") or torchrun ends it first. torchrun ends with a report on all; the cell looks in it for the
+# lines "rank : 1" and "exitcode". −9 means that signal 9, SIGKILL, ended the process. So look for the process that did not complain.
+# The work of 27 updates is lost.
 #
 # Can the run go on by itself?
 # ----------------------------
@@ -254,7 +255,8 @@ assert fingerprint(killed) == fingerprint(killed, rank=1) == hashes[0]
 assert len(story) - len(whole) == 27 - 20
 
 # %%
-# The hash is the same: not a bit of the result tells of the night. The price is seven updates, those from 21 to 27, which were done twice.
+# The hash is the same: the run that was killed ends with the weights of the undisturbed one. The price is seven updates, those from 21
+# to 27, which were done twice.
 
 # fold: the number of the last update, over the updates computed
 import matplotlib.pyplot as plt
@@ -279,7 +281,7 @@ ax.legend(loc="lower right")
 # things must hold:
 #
 # * **What decides the next update is in the file**: weights, optimizer, place in the data, and where a network draws random numbers
-#   (ours does not), the generators of all ranks.
+#   (ours does not), the generators of all ranks, which are sent to rank 0 before it writes (``torch.distributed.all_gather_object``).
 # * **The order follows from the epoch.** A ``DataLoader`` with ``shuffle=True`` would draw another order than the one that was cut off.
 # * **One process writes, and the file is always whole.** If two wrote to one name, they could mix; and the kill may come in the middle.
 #   After the barrier all can rely on the file.
@@ -306,24 +308,24 @@ assert steps[0] == 41 and apart < 1e-4
 # seed and epoch, not from the number of processes. Here are the smallest eight numbers of the points in batch 8, which one, two or four
 # processes read together:
 
-whole = {}
+together = {}
 for size in (1, 2, 4):
     samplers = [DistributedSampler(range(1024), size, rank) for rank in range(size)]
     shares = torch.tensor([list(sampler) for sampler in samplers])
     batch = shares[:, 8 * 64 // size : 9 * 64 // size]  # number 8, of all ranks
-    whole[size] = batch.flatten().sort().values.tolist()
-    print(f"size {size}:", *whole[size][:8], "...")
-assert whole[1] == whole[2] == whole[4]
+    together[size] = batch.flatten().sort().values.tolist()
+    print(f"size {size}:", *together[size][:8], "...")
+assert together[1] == together[2] == together[4]
 
 # %%
 # Had each process kept batches of 32 of its own, the one alone would take batches of 32. Its epochs would have 32 updates, so update 40
 # would be in epoch 1, not 2, and data that is done would come once more. So write the size of the *global* batch
 # into your settings, and divide it.
 #
-# One difference remains. A ``DistributedSampler`` repeats samples until every rank has equally many, so with 1024 points and three
-# processes two points come twice. The sampler in :func:`pytorch_course.data.loader` gives the ranks of the last batch unequal shares
-# instead. That function, ``world``, ``TrainState`` and ``Checkpoints`` of the helper package do together what this lesson
-# does by hand, for generators too.
+# All this needs a number of processes that divides 64, and 1024. With three, ``64 // 3`` is 21: the global batch has 63 points, and an
+# epoch 17 updates. And a ``DistributedSampler`` repeats samples until every rank has equally many, so two points would come twice. The
+# sampler in :func:`pytorch_course.data.loader` gives the ranks unequal shares of the last batch instead. That function, ``world``,
+# ``TrainState`` and ``Checkpoints`` of the helper package do together what this lesson does by hand, for generators too.
 #
 # How often should it save?
 # -------------------------
@@ -384,20 +386,25 @@ ax.set(xlabel="minutes between checkpoints", ylabel="lost per minute", ylim=(0, 
 ax.legend(loc="upper center")
 
 # %%
-# .. caption:: Minutes lost for each minute of work. Young's choice is 19 minutes, and around it the curve is flat. Far to the right the
-#    formula says too little: it takes it that an interval is hit once at most.
-#    :alt: Dots and a curve. From 2 minutes on both fall steeply, are lowest near 20 minutes, at about 0.13, and rise slowly. Beyond
-#       60 minutes the dots lie above the curve.
+# .. caption:: Minutes lost for each minute of work. Young's choice is 19 minutes. The formula always says a little too little, and more so
+#    for long intervals: it leaves out that the same interval may be hit again.
+#    :alt: Dots and a curve. From 2 minutes on both fall steeply, are lowest near 20 minutes, at about 0.14, and rise slowly. The dots
+#       lie a little above the curve, and farther above it beyond 40 minutes.
 #
-# So you need not know :math:`M` well. Writing while the training goes on (*asynchronous* checkpoints) makes :math:`C` smaller, and
-# with it the best interval.
+# A wrong interval costs something: three times too short or too long loses 0.21 or 0.23 a minute, not 0.14. But :math:`T` follows the
+# square root of :math:`M`. For such an interval your guess of :math:`M` must be wrong by a factor of nine. Writing
+# while the training goes on (*asynchronous* checkpoints) makes :math:`C` smaller, and with it the best interval.
 #
 # Take this with you
 # ------------------
 #
-# A program that may be killed and started again at any time. Yours has more in ``state``: what the state_dict of the network and of the
-# optimizer hold. Start it with ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone --nproc-per-node=2 --max-restarts=3
-# script.py``.
+# A program that may be killed and started again at any time. Yours has more in ``state``: put the state_dict of the network and of the
+# optimizer in before ``torch.save``, and give both back with ``load_state_dict`` right after ``torch.load``, before DDP. The barrier
+# stands for your update, in which the processes wait for each other's gradients. If the machine may lose power, force the bytes to the
+# disk as in ``save`` above.
+#
+# For a file ``script.py``, import ``os``, ``torch``, ``torch.distributed as dist`` and ``Path`` from ``pathlib``, and call ``main()``
+# at the end. Start it with ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone --nproc-per-node=2 --max-restarts=3 script.py``.
 
 
 def main(path="run.pt"):
@@ -424,6 +431,8 @@ temporary.cleanup()
 # %%
 # Change something
 # ----------------
+#
+# Start the page again from the top for each: the folder ``killed`` must be empty.
 #
 # * Let rank 0 die instead, the one that saves: give the run in the folder ``killed`` the argument ``victim=0``.
 # * Give it ``every=0``. What becomes of the hash, and of the number of updates?
