@@ -2,7 +2,7 @@ r"""
 Sharded training
 ================
 
-Train a model that is too large for one device: count its bytes, spread it over several processes, and bring it back together.
+Count the bytes that training takes, spread them over several processes when one device has too few, and bring the model back together.
 
 .. lesson::
    :needs: distributed/01_processes_and_collectives distributed/03_distributed_data_parallel
@@ -55,21 +55,20 @@ ax.set(xlabel="GPUs", ylabel="GB on each GPU", ylim=(0, 125))
 ax.legend(loc=(0.52, 0.36))
 
 # %%
-# .. caption:: What each GPU must hold of 7 billion parameters, their gradients and Adam's state. Copies never fit. With everything
-#    divided, two GPUs are enough, and sixteen need 7 GB each.
+# .. caption:: What each GPU must hold of 7 billion parameters, their gradients and Adam's state, activations not counted. Copies never
+#    fit. On two GPUs both divisions do, with 70 and 56 GB on each. On sixteen, all sharded needs only 7 GB on each.
 #    :alt: Memory over 1 to 16 GPUs. A horizontal line at 112 GB lies in a shaded area above 80 GB. Two falling curves begin there: one
 #       levels off above 28 GB, the other falls to 7 GB.
 #
 # The idea is known as ZeRO :cite:p:`rajbhandari2020`, in PyTorch as FSDP, *fully sharded data parallel* :cite:p:`zhao2023`. A
 # :term:`shard` is a piece of a tensor that one process holds.
 #
-# How can half a weight compute?
-# ------------------------------
+# How does a process compute with a part of the weights?
+# ------------------------------------------------------
 #
-# It does not have to. The forward and the backward pass need whole weights, but only for a moment. The update changes each weight by
-# itself. So each process owns a piece, *borrows* the rest, computes, and throws the rest away. Two :term:`collectives <collective>` do
-# it. ``all_gather`` borrows the pieces of the others; ``reduce_scatter`` adds up the gradients and leaves each process the piece that
-# it owns.
+# The forward and the backward pass need whole weights, but only for a moment. The update changes each weight by itself. So each process
+# owns a piece, *borrows* the rest, computes, and throws the rest away. Two :term:`collectives <collective>` do it. ``all_gather``
+# borrows the pieces of the others; ``reduce_scatter`` adds up the gradients and leaves each process the piece that it owns.
 #
 # The task: which of the first four numbers is the largest? 80 weights, 64 samples, two processes.
 
@@ -123,8 +122,9 @@ torch.testing.assert_close(torch.cat(pieces), whole.detach())
 # ---------------------------------
 #
 # :func:`torch.distributed.fsdp.fully_shard`, the second generation of FSDP. Call it on each part that shall be borrowed at once, then on
-# the whole. So only one layer at a time is whole, which matters as much as the division: borrowing all layers at once would need
-# the memory we do not have. A *mesh* says which processes take part: here a line of all of them.
+# the whole network, which takes the parameters that are left (here none) and is what you call. So only a layer or two at a time are
+# whole. Borrowing all layers at once would take room for all weights on each GPU, 14 GB for the model above. A *mesh* says
+# which processes take part: here a line of all of them.
 
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -148,6 +148,10 @@ def shard(network):
 
 
 # %%
+# (Here every process makes the whole network first, which is small. Make a large one inside ``with torch.device("meta"):``, where tensors
+# have a shape and no memory. After ``fully_shard``, ``network.to_empty(device="cuda")`` gives each process room for its pieces
+# only; then initialize them or load a checkpoint.)
+#
 # The training is the usual loop. Afterwards it counts what this process holds. A sharded parameter is a ``DTensor``, which has the shape
 # of the whole; ``to_local()`` gives the piece that is here.
 
@@ -234,7 +238,8 @@ for a, b in zip(copied, sharded.values()):
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 # %%
-# The same training, in the same number of updates, with half the memory on each.
+# The same training, in the same number of updates, and each process stores half of the weights, gradients and means. (What is borrowed
+# for a moment and the activations are not in this count.)
 #
 # Why does my network learn nothing?
 # ----------------------------------
@@ -253,12 +258,13 @@ assert moved == 0
 # How do I get my model back?
 # ---------------------------
 #
-# Each process saved what it holds, all at the same time: no process ever had the whole.
+# Each process saved what it holds, all at the same time. None of them collected the whole model to save it.
 
 for file in sorted((folder / "run").iterdir()):
     print(f"measured: {file.name:15} {file.stat().st_size:8,} bytes")
 
 # %%
+# (The files differ in size because what all processes have alike, Adam's settings and counts of updates, is written by only one of them.)
 # ``.metadata`` says which piece of which tensor lies in which file. So another number of processes can read it, such as one, this one.
 # :func:`torch.distributed.checkpoint.load` fills the tensors that it is given. (It warns that there is no group of processes, which
 # is what we want; so we ignore that warning, and no other.)
@@ -315,7 +321,8 @@ ax.axis("off")
 # PyTorch keeps the weight of a linear layer transposed, so the hidden units are the *rows* of the first weight and the *columns* of the
 # second. By hand, and then with :func:`torch.distributed.tensor.parallel.parallelize_module`, where ``ColwiseParallel`` and
 # ``RowwiseParallel`` mean the two kinds. The plan gives each layer by its name in the network, which is its number here.
-# ``CommDebugMode`` counts the collectives.
+# ``CommDebugMode`` counts the collectives. (The library's output is a tensor that waits for its all-reduce at its first use; ``+ 0``
+# makes a plain tensor of it.)
 
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
@@ -387,8 +394,9 @@ for parameter, slope in zip(network.parameters(), slopes):
 # ------------------
 #
 # A program whose weights, gradients and optimizer are spread over its processes. On GPUs say ``"nccl"`` and ``"cuda"``, and call
-# :func:`torch.cuda.set_device` first. ``fully_shard`` does not send weights, it keeps a piece of what each process has; so seed all
-# processes alike if you need the same start on any number of them.
+# :func:`torch.cuda.set_device` first. ``fully_shard`` does not send weights, it keeps a piece of what each process has. So begin with
+# ``torch.manual_seed(0)`` if you need the same start on any number of processes (and give each its own samples afterwards). Only the
+# weights are saved; to go on with the training, save Adam's state as ``compare`` does.
 
 
 def main(folder="checkpoint"):
@@ -415,8 +423,8 @@ temporary.cleanup()
 # Change something
 # ----------------
 #
-# * Launch ``compare`` with ``nproc=3``, and print the first item of each result. The weight of the second layer has four rows. Who has
-#   how many?
+# * Launch ``compare`` with ``nproc=3``, and print ``held``, the first item of each process's result. The weight of the second layer has
+#   four rows of 1000. Tell from the bytes of the weights who has how many.
 # * Let each process start with other weights: ``torch.manual_seed(int(os.environ.get("RANK", 0)))`` in ``make_network`` (and ``import
 #   os``). Which of the two trainings notices?
 # * Exchange ``ColwiseParallel`` and ``RowwiseParallel`` in ``plan``.
@@ -427,7 +435,7 @@ temporary.cleanup()
 #      DDP all the same, up to the last digits. The assertion about the half stops the page.
 #    * Neither. DDP begins with the weights of rank 0 everywhere, so its result is as before. ``fully_shard`` begins with a mixture, the
 #      upper half of one network and the lower half of another, and trains that. The comparison of the two stops the page.
-#    * A RuntimeError: "a and b must have same reduction dim, but got [64, 40] X [20, 1000]". ``RowwiseParallel`` takes it that each
+#    * A RuntimeError: "a and b must have same reduction dim, but got [64, 40] X [20, 1000]". ``RowwiseParallel`` expects that each
 #      process gives *its part* of the inputs, as a ``ColwiseParallel`` layer leaves it; so it sees 40 columns, where there are 20.
 #
 # Exercises
