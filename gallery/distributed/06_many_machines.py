@@ -2,7 +2,7 @@ r"""
 Many machines
 =============
 
-Run one script on two machines: by hand, under Slurm, on Kubernetes and with Ray. Then work out what a thousand machines would bring.
+Get one script ready for many machines: by hand, for Slurm, Kubernetes and Ray, in a dry run on one. Then work out what a thousand bring.
 
 .. lesson::
    :needs: distributed/01_processes_and_collectives training/05_saving_and_resuming
@@ -208,7 +208,7 @@ srun --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun \
 # Nobody gives node ranks here. With the :term:`rendezvous` called ``c10d`` the agents meet at ``--rdzv-endpoint`` and number themselves.
 # The script runs on the first node, so ``SLURMD_NODENAME`` is that node's name. ``--rdzv-id`` keeps two jobs apart. ``srun`` gets
 # ``--cpus-per-task`` again, because newer versions of Slurm (from 22.05) do not take it over from ``sbatch``. For machines with eight
-# GPUs you add ``#SBATCH --gpus-per-node=8`` and set ``RANKS=8``.
+# GPUs you add ``#SBATCH --gpus-per-node=8`` and send ``RANKS`` along: ``sbatch --export=ALL,RANKS=8 train.sbatch``.
 #
 # The computer that made this page has no Slurm. What can be checked without it? First, that the shell can parse the file: ``bash -n``
 # runs nothing. Second, the options. ``sbatch`` reads only the ``#SBATCH`` lines *above the first command*. To it, later ones are
@@ -291,17 +291,18 @@ run(command, command, each=[path | pod(number, "127.0.0.1", port) for number in 
 torch.testing.assert_close(torch.load(folder / "shared")[1], alone)
 
 # %%
-# The training began under Slurm and ended on Kubernetes, and it has the weights of the unbroken run on one machine, up to rounding: the
-# shares of two ranks are added in another order than those of three. On real machines the checkpoint must lie in a folder that all of
-# them see.
+# In this dry run on one machine the Slurm job began the training, and the command of the Kubernetes job ended it. It has the weights of
+# the unbroken run, up to rounding: the shares of two ranks are added in another order than those of three. On real machines the
+# checkpoint must lie in a folder that all of them see. Our job description lacks that: a real one mounts such a folder (a *volume*)
+# into each pod, and gives its path in place of ``shared``.
 #
 # And Ray?
 # --------
 #
 # **Ray** is a library that runs Python functions on many machines; *Ray Train* is its part for training. There is no ``torchrun``: Ray
-# starts the processes, sets the same variables (but ``NODE_RANK`` instead of ``GROUP_RANK``), forms the process group and calls your
-# function in each. The script needs a second file beside it, and no change. Start it with ``python ray_train.py FILE 60 RESULTS``, and
-# give whole paths, because Ray's processes work in folders of their own:
+# starts the processes, sets the same variables (but ``NODE_RANK`` instead of ``GROUP_RANK``, so our script prints "node None"), forms the
+# process group and calls your function in each. The script needs a second file beside it, and no change. Start it with
+# ``python ray_train.py FILE 60 RESULTS``, and give whole paths, because Ray's processes work in folders of their own:
 #
 # .. code-block:: python
 #
@@ -330,7 +331,8 @@ torch.testing.assert_close(torch.load(folder / "shared")[1], alone)
 #
 # Ray itself starts many processes besides the two workers, too many for this page, which does not run the file. But a test of this book
 # takes these very lines from the page and runs them with the real Ray. It lets ``torchrun`` do half of the updates and Ray the other half,
-# and the weights are those of ``torchrun`` alone.
+# and the weights are those of ``torchrun`` alone. On several machines each worker must also find ``train.py`` to import it:
+# ``ray.init(runtime_env={"working_dir": "."})`` sends the folder along.
 #
 # What if they do not find each other?
 # ------------------------------------
@@ -358,9 +360,12 @@ print(message.replace(port, "PORT"))
 assert "timed out after 2000ms" in message
 
 # %%
-# "The client socket has timed out": that is the sentence to know. Then ask, in this order: does every node name the *same* address, that
-# of node 0 and not its own? Does a plain connection from another node reach it (``nc -vz ADDRESS PORT``)? Do ``GLOO_SOCKET_IFNAME`` or
-# ``NCCL_SOCKET_IFNAME`` have to name the right network card?
+# "The client socket has timed out": that is the sentence to know. Under ``torchrun`` it is the agents that wait first. With
+# ``--master-addr`` they wait ten minutes and end with the same sentence. With ``c10d`` it is one minute, and the last line says "The
+# connection to the C10d store has failed".
+#
+# Then ask, in this order: does every node name the *same* address, that of node 0 and not its own? Does a plain connection from another
+# node reach it (``nc -vz ADDRESS PORT``)? Do ``GLOO_SOCKET_IFNAME`` or ``NCCL_SOCKET_IFNAME`` have to name the right network card?
 #
 # What does an all-reduce cost?
 # -----------------------------
@@ -402,9 +407,9 @@ parts = torch.stack([2 * (p - 1), 2 * (p - 1) * n / p], dim=1)
 relative = parts / seconds[:, None]
 solution = torch.linalg.lstsq(relative, torch.ones_like(relative[:, :1])).solution
 alpha, beta = solution.flatten().tolist()
-off = (relative @ solution).log().abs().median().exp()
+off = (relative @ solution).log().abs().exp()
 print(f"measured: alpha {alpha * 1e6:.0f} µs, 1 / beta {1e-9 / beta:.2f} GB/s")
-print(f"measured: half of the times are within a factor of {off:.2f} of the fit")
+print(f"measured: off by a factor of {off.median():.2f}, at most {off.max():.2f}")
 assert alpha > 0 and beta > 0
 
 # %%
@@ -423,8 +428,9 @@ ax.legend()
 #    this page. Short messages cost their rounds, long ones their bytes.
 #    :alt: Three curves on logarithmic axes for 2, 3 and 4 ranks, flat for short messages and rising for long ones, with markers near them.
 #
-# Two numbers describe all sizes and groups roughly. Do not expect more here: there is no wire, the processors copy the bytes, and all ranks
-# share the processors.
+# Two numbers describe all sizes and groups up to the factors printed above: the first is the median of the 18 measurements, the second
+# the worst. Do not expect more here. There is no wire: :math:`1/\beta` is the speed at which processes on one machine copy and add
+# bytes, and all ranks share its processors.
 #
 # And with thousands of ranks?
 # ----------------------------
@@ -500,7 +506,12 @@ ax.set(xlabel="ranks", ylabel="efficiency", ylim=(0, 1))
 # ------------------
 #
 # Before you train on a new cluster, start this on all nodes. It says who is where and how fast they average. Put it into ``hello.py``
-# with ``main()`` at its end, and start it as you would start your training.
+# with ``main()`` at its end, and start it as you would start your training. It needs ``os``, ``socket``, ``sys``, ``torch``,
+# ``torch.distributed as dist``, ``partial`` from ``functools`` and ``repeat`` from ``timeit``.
+#
+# The number is the bytes of the tensor over the time. A ring sends :math:`2(p-1)/p` times as many through each connection, so multiply by
+# that before you compare with what your network promises. On GPUs ``all_reduce`` returns before the sum is there: time a function that
+# also calls :func:`torch.cuda.synchronize`.
 
 
 def main():
@@ -534,7 +545,8 @@ temporary.cleanup()
 #      only, and the ring adds in the order of the ranks.
 #    * The page stops at the assertion: ``sbatch`` would see five options, not six. On a real cluster you would get a single node, without
 #      a word of complaint.
-#    * Already from 8, so the page stops at the assertion that the ring is faster there. The fixed time counts once a round.
+#    * From 5 on. So the page stops at the assertion that the ring is faster with 8. The fixed time counts once a round, and the ring has
+#      more rounds.
 #
 # Exercises
 # ---------
