@@ -157,7 +157,7 @@ ax.legend(ncols=2)
 # %%
 # .. caption:: Dots: what each rank sees, the loss on its half of the batch. Their mean (broad band) is the loss of one process that sees
 #    the whole batch (thin line), update after update.
-#    :alt: Sixty updates. Two kinds of dots scatter around a falling line; a broad band lies exactly below it.
+#    :alt: Sixty updates. Two kinds of dots scatter around a falling line; a broad band lies exactly behind it.
 #
 # How close are the weights? Compare the two ranks with each other, and with the one process.
 
@@ -173,7 +173,7 @@ assert apart(weights_0, weights_1) == 0
 assert 0 < apart(weights_0, weights_one) < 1e-5
 
 # %%
-# The ranks agree to the last bit at each of the 60 updates. That must be so: they start with the same weights, and ``all_reduce`` gives
+# The ranks agree to the last bit before each of the 60 updates. That must be so: they start with the same weights, and ``all_reduce`` gives
 # all of them the same sum. With the one process they agree to about seven digits, and no further.
 #
 # Why not to the last bit?
@@ -210,8 +210,8 @@ print("two processes, and one that accumulates:", apart(weights_0, halves))
 assert apart(weights_0, halves) == 0
 
 # %%
-# No bit differs in 60 updates. So compare two processes with one by :func:`torch.testing.assert_close`, not by equality, and look for a
-# mistake as soon as the difference is much larger than rounding.
+# No bit differs. (The halves must be weighed by exactly a half, as they are.) So compare two processes with one by
+# :func:`torch.testing.assert_close`, not by equality, and look for a mistake as soon as the difference is much larger than rounding.
 #
 # Is it faster?
 # -------------
@@ -259,8 +259,9 @@ for size, (of_all, of_half, averaging) in zip((64, 4096), times):
 
 # %%
 # The gradient has as many numbers as the model, however large the batch is. So averaging has the same work to do for both sizes, while
-# computing grows with the batch. Two processes pay where half a batch and the averaging together take less time than the whole batch. With
-# a batch of 64 and so small a network they do not: even half the batch takes hardly less time, because each operation has fixed costs.
+# computing grows with the batch. Two processes pay where half a batch and the averaging together take less time than the whole batch. Add
+# up the last two numbers of each line and compare. (Both processes measure at the same time here, and share the machine.) With a batch of
+# 64 and so small a network half the batch takes hardly less time, because each operation has fixed costs.
 #
 # And if the shares are unequal?
 # ------------------------------
@@ -290,7 +291,7 @@ assert error(weighted, right) < 1e-5 < 0.1 < error(plain, right)
 
 # %%
 # In the plain mean each of the 8 digits counts :math:`\frac12 \cdot \frac18 = \frac1{16}`, each of the 32 only :math:`\frac1{64}`: the few
-# count four times as much. Nothing fails, so nobody notices. The same happens with sentences of different lengths, where the loss is a mean
+# count four times as much, without any error. The same happens with sentences of different lengths, where the loss is a mean
 # over words: weigh by words.
 #
 # What is not averaged?
@@ -323,7 +324,8 @@ assert apart(rank_0["0.running_mean"], rank_1["0.running_mean"]) > 0.01
 
 # %%
 # All parameters agree, and yet in eval mode there are two different models. If each rank saved its own, they would give different
-# predictions. The usual remedy is to take the buffers of rank 0 everywhere; the next lesson's ``DistributedDataParallel`` does so.
+# predictions. The usual remedy is that one rank saves, and that all take the buffers of rank 0 before each forward pass; the next lesson's
+# ``DistributedDataParallel`` does the latter.
 #
 # Batch normalisation breaks more than that. It uses the mean and the spread of the batch *that it sees*, so the halves are not normalised
 # as the whole would be. Then our formula does not hold, because a sample's gradient depends on its neighbours:
@@ -337,9 +339,9 @@ print(f"with batch normalisation: {error((first + second) / 2, whole_bn):.1%} of
 assert error((first + second) / 2, whole_bn) > 0.01
 
 # %%
-# "Two processes equal one big batch" holds for models that treat each sample by itself. It often does little harm that batch normalisation
-# does not, as long as the shares are not tiny. Otherwise take ``LayerNorm`` or ``GroupNorm``, which look at one sample at a time, or
-# :class:`torch.nn.SyncBatchNorm`, which averages over all processes and runs on GPUs only.
+# "Two processes equal one big batch" holds for models that treat each sample by itself and draw no random numbers. Batch normalisation
+# does not, which often does little harm as long as the shares are not tiny. Otherwise take ``LayerNorm`` or ``GroupNorm``, which look at
+# one sample at a time, or :class:`torch.nn.SyncBatchNorm`, which averages over all processes and runs on GPUs only.
 #
 # Must all begin alike?
 # ---------------------
@@ -372,8 +374,8 @@ ax.legend(loc="center right")
 #    rank 0 sends its weights to all before the first update.
 #    :alt: Two level lines over 60 updates, one at about 7, the other at 0.
 #
-# Both replicas add the *same* vector to *different* weights, so the difference between them never changes. And the vector is the gradient
-# of neither:
+# Both replicas add the *same* vector to *different* weights, so the difference between them does not change. (With weight decay, which
+# pulls each towards zero, it would shrink slowly.) And the vector is the gradient of neither:
 
 distance = (apart_0 - apart_1).norm(dim=1)
 print(f"distance {distance[0]:.3f} at the start, {distance[-1]:.3f} at the end")
@@ -436,7 +438,8 @@ _ = launch(main, nproc=2)
 #
 #    * With each other to the last bit; with one process no longer, and the assertion stops the page. The gradient is twice as long, as if
 #      the learning rate were 1. By luck the loss even falls faster here. ``lr=0.25`` for two processes gives the old numbers back.
-#    * About 4e-16 instead of 2e-07: twice as many digits, and still not the last bit.
+#    * About 4e-16 instead of 2e-07: twice as many digits, and still not the last bit. (The assertion about ``accumulate``, which still
+#      computes in single precision, stops the page further down.)
 #    * It waits in ``all_reduce`` for a gradient that never comes, until it notices that the connection is gone. ``launch`` raises a
 #      ``LaunchError``: rank 0 raised "Connection reset by peer" (or "closed"), rank 1 "returned". All ranks must do the same number of
 #      updates, so look for the rank that did *not* complain.

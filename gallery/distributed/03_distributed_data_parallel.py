@@ -196,8 +196,9 @@ print(len(first), "+", len(second), "dealt,", len(set(first + second)), "differe
 assert len(first) == len(second) and set(first + second) == set(range(11))
 
 # %%
-# (``drop_last=True`` leaves one out instead.) For training either is fine. For a test accuracy it is not: a sample counts twice, or not at
-# all. Evaluate on one process, or let rank ``r`` take ``range(r, len(data), size)`` and add up hits and counts with ``all_reduce``.
+# (``drop_last=True`` leaves one out instead.) For training either is fine. For a test accuracy it is not: a sample counts twice, or not
+# at all. Deal the test set yourself, without repeats, and add up hits and counts with ``all_reduce``. Ask ``ddp.module`` then, not
+# ``ddp``: the wrapper sends buffers before each forward pass, and would wait for ranks that have fewer batches.
 #
 # One more surprise: the ``batch_size`` of a loader is that of *one process*. With 32 each, two processes make updates from 64 samples, and
 # half as many of them. Divide the batch size by the number of processes, or expect to tune the learning rate again :cite:p:`goyal2017`.
@@ -205,9 +206,9 @@ assert len(first) == len(second) and set(first + second) == set(range(11))
 # How do I accumulate?
 # --------------------
 #
-# When a batch does not fit into memory, you call ``backward`` for parts of it and update once: *gradient accumulation*. DDP sends
-# after each ``backward``, though only the sum at the end matters. Inside ``ddp.no_sync()`` it keeps quiet. ``four_passes`` with ``quiet=3``
-# did the first three passes that way; forward and backward must both be in the block.
+# When a batch does not fit into memory, you call ``backward`` for parts of it (each loss divided by their number) and update once:
+# *gradient accumulation*. DDP sends in each ``backward``, though only the sum at the end matters. Inside ``ddp.no_sync()`` it keeps
+# quiet. ``four_passes`` with ``quiet=3`` did the first three passes that way; forward and backward must both be in the block.
 
 for name, events in [("always", log), ("with no_sync", few)]:
     print(f"{name:12} {sum('send' in event for event in events):2} buckets sent")
@@ -243,8 +244,8 @@ print(next(line for line in error.splitlines() if "indices" in line))
 print("with find_unused_parameters=True:", no_error)
 
 # %%
-# DDP waits for a gradient of each parameter. Two of them (numbers 2 and 3, the weight and the bias of ``idle``) never get one, so their
-# bucket was never sent. DDP notices when the next pass begins.
+# DDP waits for a gradient of each parameter. Two of them (numbers 2 and 3, the weight and the bias of ``idle``) never get one. A bucket
+# leaves only when it is complete, so in this first pass, with its single bucket, nothing was sent. DDP notices when the next pass begins.
 #
 # If the layer is there by mistake, remove it. If it is used in some passes only, say ``find_unused_parameters=True``: then DDP looks
 # through the graph after each forward pass for parameters that will get no gradient. That takes time in every pass, so it is not the
@@ -315,7 +316,7 @@ ax.axis("off")
 # In older repositories and courses you find programs with ``args.distributed``, ``args.dist_url == "env://"`` and ``mp.spawn``. They were
 # started once on each machine, with the number of the machine in the environment variable ``RANK`` (``env://`` means: look into the
 # environment). Each then started one process for every GPU, and the process computed its own rank by the formula above. In copies from web
-# pages the line with the formula is often broken, ``/*`` instead of ``*``, because a star also stands for italics. Here is such a program,
+# pages the line with the formula may be broken, such as ``/*`` for ``*``. Here is such a program,
 # repaired. Its work is one sum. ``gloo`` replaces ``nccl``, so that it runs without GPUs. (The line break is printed with the text, so that
 # lines of two processes cannot mix.)
 
@@ -374,7 +375,7 @@ assert lines == [f"node {r // 2} local rank {r % 2} rank {r} sum 6" for r in ran
 # then                                     now
 # =======================================  ===========================================================
 # ``mp.spawn(worker, nprocs=2)``           ``torchrun --nproc-per-node=2``
-# ``RANK`` set by you: the machine         ``--node-rank``, which the program finds as ``GROUP_RANK``
+# ``RANK`` set by you: the machine         ``GROUP_RANK``, if you need it at all
 # ``args.rank * per_node + gpu``           ``RANK``: the process; ``init_process_group`` reads it
 # ``args.world_size * per_node``           ``WORLD_SIZE``; ``init_process_group`` reads it, too
 # ``gpu``, an argument                     ``LOCAL_RANK``
@@ -398,11 +399,11 @@ temporary.cleanup()
 
 # %%
 # ``--standalone`` says that there is one machine. (``torchrun`` is short for ``python -m torch.distributed.run``.) On several, give
-# all of them one address to meet, and run on each, here on machine 0 of two:
+# all of them one address to meet, and run the same line on each; they number themselves. For two machines:
 #
 # .. code-block:: console
 #
-#    $ torchrun --nnodes=2 --node-rank=0 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=machine0:29500 train.py
+#    $ torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=machine0:29500 train.py
 #
 # On GPUs the program says in addition which one is its own, and ``"nccl"`` sends from GPU to GPU:
 #
@@ -413,8 +414,8 @@ temporary.cleanup()
 #    dist.init_process_group("nccl")
 #    model = DistributedDataParallel(model.to(local_rank), device_ids=[local_rank])
 #
-# Beware of mixing old and new: under ``torchrun``, ``RANK`` is the process. The old program would take it for the machine, and the process
-# with rank 1 and local rank 1 would call itself :math:`1 \cdot 2 + 1 = 3`.
+# Beware of mixing old and new: under ``torchrun``, ``RANK`` is the process. The old program would take it for the machine, so each of the
+# two processes would start two more, and you would train with four where you asked for two.
 #
 # And DataParallel?
 # -----------------
@@ -434,8 +435,9 @@ assert torch.equal(parallel(images[:4]), model(images[:4]))
 # Take this with you
 # ------------------
 #
-# What a program with one process per share of the data adds to a plain one. Start it with ``torchrun --nproc-per-node=2 script.py``. Your
-# data, your model and your loop go in; ``optimizer.step()`` and ``zero_grad()`` stay what they are.
+# What a program with one process per share of the data adds to a plain one. Start it with ``torchrun --nproc-per-node=2 script.py``. Put
+# in your data, your model, and your optimizer: made after the model is wrapped, with its ``step`` and ``zero_grad`` below ``backward``,
+# as ever.
 
 
 def main():
@@ -446,7 +448,7 @@ def main():
     for epoch in range(3):
         loader.sampler.set_epoch(epoch)
         for x, y in loader:
-            F.mse_loss(model(x), y).backward()
+            F.mse_loss(model(x), y).backward()  # then your optimizer's step
     if dist.get_rank() == 0:  # torch.save(model.module.state_dict(), path)
         print("rank 0 saves", *model.module.state_dict())
     dist.destroy_process_group()

@@ -40,9 +40,8 @@ def main(attempt: Path, nproc: int, parent: int) -> None:
     _import(call)
     gc.freeze()
     running: dict[int, Path] = {}
-    handlers = {signal.SIGTERM: lambda *_: told.set(), signal.SIGUSR1: lambda *_: _ask(running)}
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    signal.signal(signal.SIGUSR1, lambda *_: _ask(running))
     try:
         for rank in range(nproc):
             place = attempt / str(rank)

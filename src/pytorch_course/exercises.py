@@ -25,14 +25,10 @@ KINDS: dict[str, tuple[type, ...]] = {  # in the order of the checks: a bool is 
     "a device": (torch.device,),
     "None": (type(None),),
 }
-TOLERANCES = {  # rtol and atol of torch.testing.assert_close; every other dtype must be equal
-    torch.float16: (1e-3, 1e-5),
-    torch.bfloat16: (1.6e-2, 1e-5),
-    torch.float32: (1.3e-6, 1e-5),
-    torch.float64: (1e-7, 1e-7),
-    torch.complex64: (1.3e-6, 1e-5),
-    torch.complex128: (1e-7, 1e-7),
-}
+# rtol and atol of torch.testing.assert_close; every other dtype must be equal
+TOLERANCES = {torch.float16: (1e-3, 1e-5), torch.bfloat16: (1.6e-2, 1e-5)}
+TOLERANCES |= dict.fromkeys((torch.float32, torch.complex64), (1.3e-6, 1e-5))
+TOLERANCES |= dict.fromkeys((torch.float64, torch.complex128), (1e-7, 1e-7))
 SMALL = 24  # so many values are shown side by side
 LIBRARIES = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 
