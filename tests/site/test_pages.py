@@ -12,8 +12,9 @@ import pytest
 
 pytestmark = pytest.mark.site
 
-# Seconds of CPU time that a lesson may take with all its processes, where it is not 30.
+# Seconds of CPU time that a lesson may take with all its processes, where it is not 30; and how much slower a machine may be.
 BUDGET = dict.fromkeys(("distributed", "vision", "text", "deployment"), 60)
+SLOWER = 1.5
 # What html5lib calls an error and the HTML standard allows today.
 TOLERATED = {"expected-doctype-but-got-quirky-doctype"}
 
@@ -100,7 +101,7 @@ def test_every_lesson_ran(html):
         assert lesson["cells"] > 0
         assert lesson["checks"] >= 3
         part = name.partition("/")[0]
-        assert lesson["cpu"] <= BUDGET.get(part, 30), f"{name} takes {lesson['cpu']} s of CPU time"
+        assert lesson["cpu"] <= SLOWER * BUDGET.get(part, 30), f"{name} takes {lesson['cpu']} s of CPU time"
         assert f"{lesson['seconds']} s on torch {lesson['torch']}" in (html / f"lessons/{name}.html").read_text()
         assert re.search(rf"<td>.*?lessons/{name}\.html.*?</td>\s*<td><p>{lesson['seconds']}", timings, flags=re.DOTALL)
 
