@@ -59,14 +59,14 @@ def main(file, last):
 # whole batch, however many ranks there are. At the end each rank prints who it is, from which update to which it went, and its first
 # weight. Only rank 0 writes the checkpoint.
 
-body = """
+body = r"""
     for update in range(done, last):
-        error = inputs @ weights - targets
-        gradient = 2 * inputs.T @ error / 480
+        gradient = 2 * inputs.T @ (inputs @ weights - targets) / 480
         dist.all_reduce(gradient)  # add the shares of all ranks
         weights -= 0.05 * gradient
     where = f"node {os.getenv('GROUP_RANK')}, local rank {os.getenv('LOCAL_RANK')}"
-    print(f"{where}, rank {rank} of {size}: {done} to {last}, weight {weights[0]:.4f}")
+    line = f"{where}, rank {rank} of {size}: {done} to {last}, weight {weights[0]:.4f}"
+    sys.stdout.write(line + "\n")  # in one piece: the other ranks write, too
     if rank == 0:
         torch.save((last, weights), file + ".new")
         os.replace(file + ".new", file)
