@@ -27,7 +27,7 @@ gradient = 2 * 1.3e9  # bytes
 for bandwidth in (1.25e9, 50e9):
     average = 2 * (16 - 1) / 16 * gradient / bandwidth
     days = 30 / 16 * (0.6 + average) / 0.6
-    print(f"{bandwidth / 1e9:5} GB/s: {average:.1f} s to average, {days:.1f} days")
+    print(f"{bandwidth / 1e9:4} GB/s: {average:.1f} s to average, {days:.1f} days")
 
 # %%
 # Over a network as in many offices (the first line, 10 Gbit/s) averaging takes longer than computing, and it will be two weeks. Over a
