@@ -2,15 +2,18 @@ r"""
 Export a graph
 ==============
 
-Compile a network so that it answers faster, and export it so that it runs without the code that built it.
+Compile a network so that it answers faster, and export it so that it runs without the
+code that built it.
 
 .. lesson::
    :needs: training/05_saving_and_resuming tensors/09_numpy_against_torch_speed
    :data: scikit-learn's handwritten digits
-   :keywords: torch.compile, torch.export, torch.jit, TorchScript, script, trace, graph mode, eager mode, dynamo, inductor, deploy,
-      production, graph break, recompile, recompilation, dynamic shapes, Dim, fullgraph, data-dependent branching, Could not guard on
-      data-dependent expression, GuardOnDataDependentSymNode, torch.cond, ExportedProgram, pt2, No working C++ compiler found,
-      InvalidCxxCompiler, _orig_mod, Constraints violated, Guard failed
+   :keywords: torch.compile, torch.export, torch.jit, TorchScript, script, trace, graph
+      mode, eager mode, dynamo, inductor, deploy, production, graph break, recompile,
+      recompilation, dynamic shapes, Dim, fullgraph, data-dependent branching, Could not
+      guard on data-dependent expression, GuardOnDataDependentSymNode, torch.cond,
+      ExportedProgram, pt2, No working C++ compiler found, InvalidCxxCompiler,
+      _orig_mod, Constraints violated, Guard failed
    :thumbnail: 1
    :alone:
 """

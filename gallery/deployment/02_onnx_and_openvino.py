@@ -2,14 +2,17 @@ r"""
 ONNX and OpenVINO
 =================
 
-Run a trained network without PyTorch, check that it still gives the same answers, and know what it costs in time and bytes.
+Run a trained network without PyTorch, check that it still gives the same answers, and
+know what it costs in time and bytes.
 
 .. lesson::
    :needs: deployment/01_export_a_graph networks/03_normalization_and_dropout
    :data: scikit-learn's handwritten digits
-   :keywords: ONNX, onnxruntime, ONNX Runtime, OpenVINO, convert_model, ovc, mo, model optimizer, IR, intermediate representation, opset,
-      dynamic_axes, dynamic_shapes, dynamic batch, input_names, Got invalid dimensions for input, Unexpected input data type, Required
-      inputs are missing from input feed, training mode, inference, bf16, bfloat16, INFERENCE_PRECISION_HINT, preprocessing, normalize
+   :keywords: ONNX, onnxruntime, ONNX Runtime, OpenVINO, convert_model, ovc, mo, model
+      optimizer, IR, intermediate representation, opset, dynamic_axes, dynamic_shapes,
+      dynamic batch, input_names, Got invalid dimensions for input, Unexpected input
+      data type, Required inputs are missing from input feed, training mode, inference,
+      bf16, bfloat16, INFERENCE_PRECISION_HINT, preprocessing, normalize
    :thumbnail: 2
    :alone:
 """

@@ -2,14 +2,17 @@ r"""
 Quantisation and pruning
 ========================
 
-Store a network in a quarter of its bytes, run it faster, and say what that costs in accuracy.
+Store a network in a quarter of its bytes, run it faster, and say what that costs in
+accuracy.
 
 .. lesson::
    :needs: deployment/02_onnx_and_openvino tensors/03_tensor_creation
    :data: scikit-learn's handwritten digits
-   :keywords: quantization, quantize, int8, bfloat16, bf16, low precision, model compression, post-training quantization, PTQ, scale,
-      zero point, per tensor, per channel, calibration, outlier, QDQ, quantize_static, ONNX Runtime quantization, torchao,
-      torch.ao.quantization is deprecated, fake_quantize, pruning, sparsity, magnitude pruning, structured pruning, make a model smaller
+   :keywords: quantization, quantize, int8, bfloat16, bf16, low precision, model
+      compression, post-training quantization, PTQ, scale, zero point, per tensor, per
+      channel, calibration, outlier, QDQ, quantize_static, ONNX Runtime quantization,
+      torchao, torch.ao.quantization is deprecated, fake_quantize, pruning, sparsity,
+      magnitude pruning, structured pruning, make a model smaller
    :thumbnail: 2
    :alone:
 """

@@ -2,14 +2,17 @@ r"""
 Serve a model
 =============
 
-Put a network behind a web address, answer many users at once, refuse what you cannot answer, and test that no request gets lost.
+Put a network behind a web address, answer many users at once, refuse what you cannot
+answer, and test that no request gets lost.
 
 .. lesson::
    :needs: networks/03_normalization_and_dropout training/05_saving_and_resuming
    :data: scikit-learn's handwritten digits
-   :keywords: serving, model server, REST API, HTTP, FastAPI, uvicorn, Flask, deploy a model, dynamic batching, micro-batching, latency,
-      throughput, p50, p99, percentile, tail latency, queue, backpressure, 503 Service Unavailable, 422 Unprocessable Entity, 413
-      Content Too Large, async, event loop blocked, run_in_executor, graceful shutdown, SIGTERM, load test, Little's law, TorchServe
+   :keywords: serving, model server, REST API, HTTP, FastAPI, uvicorn, Flask, deploy a
+      model, dynamic batching, micro-batching, latency, throughput, p50, p99,
+      percentile, tail latency, queue, backpressure, 503 Service Unavailable, 422
+      Unprocessable Entity, 413 Content Too Large, async, event loop blocked,
+      run_in_executor, graceful shutdown, SIGTERM, load test, Little's law, TorchServe
    :thumbnail: 2
    :alone:
 """

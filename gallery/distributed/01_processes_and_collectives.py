@@ -2,13 +2,15 @@ r"""
 Processes and collectives
 =========================
 
-Start several processes, let them work on one problem, and name the operation by which they agree.
+Start several processes, let them work on one problem, and name the operation by which
+they agree.
 
 .. lesson::
    :needs: tensors/07_views_and_storage
    :data: none
-   :keywords: torch.distributed, multiprocessing, rank, world size, rendezvous, gloo, NCCL, init_process_group, broadcast,
-      all-reduce, all-gather, reduce-scatter, ring all-reduce, share_memory, torchrun, MASTER_ADDR
+   :keywords: torch.distributed, multiprocessing, rank, world size, rendezvous, gloo,
+      NCCL, init_process_group, broadcast, all-reduce, all-gather, reduce-scatter, ring
+      all-reduce, share_memory, torchrun, MASTER_ADDR
    :thumbnail: 1
    :alone:
 """

@@ -2,14 +2,17 @@ r"""
 Averaging gradients by hand
 ===========================
 
-Train one model with two processes, and know where they equal a single process and where they do not.
+Train one model with two processes, and know where they equal a single process and where
+they do not.
 
 .. lesson::
    :needs: distributed/01_processes_and_collectives training/03_training_loop
    :data: scikit-learn's handwritten digits
-   :keywords: data parallel, data parallelism, distributed training, synchronous SGD, average gradients, all_reduce gradients, multi-GPU,
-      several GPUs, large batch, effective batch size, uneven batches, unequal shards, weighted mean, batch normalization, SyncBatchNorm,
-      broadcast weights, replicas diverge, different seeds, not bit identical, floating point order
+   :keywords: data parallel, data parallelism, distributed training, synchronous SGD,
+      average gradients, all_reduce gradients, multi-GPU, several GPUs, large batch,
+      effective batch size, uneven batches, unequal shards, weighted mean, batch
+      normalization, SyncBatchNorm, broadcast weights, replicas diverge, different
+      seeds, not bit identical, floating point order
    :thumbnail: 2
    :alone:
 """

@@ -2,14 +2,17 @@ r"""
 DistributedDataParallel
 =======================
 
-Let PyTorch average the gradients, deal the data to the processes, and start them on one machine or on many.
+Let PyTorch average the gradients, deal the data to the processes, and start them on one
+machine or on many.
 
 .. lesson::
    :needs: distributed/02_data_parallel_by_hand training/05_saving_and_resuming
    :data: scikit-learn's handwritten digits
-   :keywords: DDP, DistributedDataParallel, DataParallel, multi-GPU, multi-node, several machines, DistributedSampler, set_epoch, no_sync,
-      gradient accumulation, find_unused_parameters, Expected to have finished reduction in the prior iteration before starting a new one,
-      module prefix, Missing key(s) in state_dict, local rank, node rank, LOCAL_RANK, RANK, WORLD_SIZE, MASTER_ADDR, env://, mp.spawn,
+   :keywords: DDP, DistributedDataParallel, DataParallel, multi-GPU, multi-node, several
+      machines, DistributedSampler, set_epoch, no_sync, gradient accumulation,
+      find_unused_parameters, Expected to have finished reduction in the prior iteration
+      before starting a new one, module prefix, Missing key(s) in state_dict, local
+      rank, node rank, LOCAL_RANK, RANK, WORLD_SIZE, MASTER_ADDR, env://, mp.spawn,
       torch.distributed.launch, args.distributed, torchrun, nccl
    :thumbnail: 2
    :alone:

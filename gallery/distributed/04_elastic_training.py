@@ -2,15 +2,17 @@ r"""
 Elastic training
 ================
 
-Let a run of several processes survive the sudden death of one of them, end with the same bits, and know what that costs.
+Let a run of several processes survive the sudden death of one of them, end with the
+same bits, and know what that costs.
 
 .. lesson::
    :needs: distributed/03_distributed_data_parallel training/05_saving_and_resuming
    :data: none
-   :keywords: elastic training, fault tolerance, fault-tolerant, torchrun, torchelastic, torch.distributed.run, max-restarts, restart,
-      SIGKILL, exitcode -9, ChildFailedError, preemption, spot instance, node failure, resume, checkpoint interval, Young, Daly, MTBF,
-      rendezvous, standalone, nnodes, Connection closed by peer, Gloo connectFullMesh failed,
-      Connection refused
+   :keywords: elastic training, fault tolerance, fault-tolerant, torchrun, torchelastic,
+      torch.distributed.run, max-restarts, restart, SIGKILL, exitcode -9,
+      ChildFailedError, preemption, spot instance, node failure, resume, checkpoint
+      interval, Young, Daly, MTBF, rendezvous, standalone, nnodes, Connection closed by
+      peer, Gloo connectFullMesh failed, Connection refused
    :thumbnail: 1
    :alone:
 """

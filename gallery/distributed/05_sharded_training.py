@@ -2,15 +2,19 @@ r"""
 Sharded training
 ================
 
-Count the bytes that training takes, spread them over several processes when one device has too few, and bring the model back together.
+Count the bytes that training takes, spread them over several processes when one device
+has too few, and bring the model back together.
 
 .. lesson::
-   :needs: distributed/01_processes_and_collectives distributed/03_distributed_data_parallel
+   :needs: distributed/01_processes_and_collectives
+      distributed/03_distributed_data_parallel
    :data: none
-   :keywords: FSDP, FSDP2, fully_shard, FullyShardedDataParallel, ZeRO, DeepSpeed, DTensor, distribute_tensor, DeviceMesh,
-      init_device_mesh, tensor parallel, tensor parallelism, Megatron, parallelize_module, ColwiseParallel, RowwiseParallel,
-      model parallel, sharding, distributed checkpoint, torch.distributed.checkpoint, dcp, full_state_dict, get_model_state_dict,
-      CUDA out of memory, 16 bytes per parameter, memory of Adam
+   :keywords: FSDP, FSDP2, fully_shard, FullyShardedDataParallel, ZeRO, DeepSpeed,
+      DTensor, distribute_tensor, DeviceMesh, init_device_mesh, tensor parallel, tensor
+      parallelism, Megatron, parallelize_module, ColwiseParallel, RowwiseParallel, model
+      parallel, sharding, distributed checkpoint, torch.distributed.checkpoint, dcp,
+      full_state_dict, get_model_state_dict, CUDA out of memory, 16 bytes per parameter,
+      memory of Adam
    :thumbnail: 1
    :alone:
 """

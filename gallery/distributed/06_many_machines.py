@@ -2,15 +2,18 @@ r"""
 Many machines
 =============
 
-Get one script ready for many machines: by hand, for Slurm, Kubernetes and Ray, in a dry run on one. Then work out what a thousand bring.
+Get one script ready for many machines: by hand, for Slurm, Kubernetes and Ray, in a dry
+run on one. Then work out what a thousand bring.
 
 .. lesson::
    :needs: distributed/01_processes_and_collectives training/05_saving_and_resuming
    :data: none
-   :keywords: multi-node, cluster, Slurm, sbatch, srun, Kubernetes, Kubeflow Trainer, TrainJob, PyTorchJob, Ray Train, TorchTrainer,
-      torchrun, rdzv-endpoint, rdzv-backend, MASTER_ADDR, MASTER_PORT, PET_NNODES, node rank, local rank, world size, alpha-beta model,
-      ring all-reduce, tree all-reduce, weak scaling, strong scaling, linear scaling rule, firewall, The client socket has timed out
-      after, DistNetworkError, gpus-per-node, HPC
+   :keywords: multi-node, cluster, Slurm, sbatch, srun, Kubernetes, Kubeflow Trainer,
+      TrainJob, PyTorchJob, Ray Train, TorchTrainer, torchrun, rdzv-endpoint,
+      rdzv-backend, MASTER_ADDR, MASTER_PORT, PET_NNODES, node rank, local rank, world
+      size, alpha-beta model, ring all-reduce, tree all-reduce, weak scaling, strong
+      scaling, linear scaling rule, firewall, The client socket has timed out after,
+      DistNetworkError, gpus-per-node, HPC
    :thumbnail: 3
    :alone:
 """

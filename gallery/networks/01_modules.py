@@ -2,14 +2,17 @@ r"""
 Modules
 =======
 
-Build a network from parts of your own, so that every weight in it is trained, moved and saved.
+Build a network from parts of your own, so that every weight in it is trained, moved and
+saved.
 
 .. lesson::
    :needs: optimization/04_gradient_descent optimization/05_backpropagation
    :data: none
-   :keywords: nn.Module, custom layer, nn.Parameter, register_buffer, ModuleList, ModuleDict, Sequential, register_forward_hook,
-      dynamic network, optimizer got an empty parameter list, cannot assign module before Module.__init__() call, Missing key(s) in
-      state_dict, Unexpected key(s) in state_dict, Error(s) in loading state_dict, expected all tensors to be on the same device
+   :keywords: nn.Module, custom layer, nn.Parameter, register_buffer, ModuleList,
+      ModuleDict, Sequential, register_forward_hook, dynamic network, optimizer got an
+      empty parameter list, cannot assign module before Module.__init__() call, Missing
+      key(s) in state_dict, Unexpected key(s) in state_dict, Error(s) in loading
+      state_dict, expected all tensors to be on the same device
    :thumbnail: 2
 """
 

@@ -2,14 +2,16 @@ r"""
 Activations and initialisation
 ==============================
 
-Choose start weights with which a deep network can learn, and find the units that have stopped learning.
+Choose start weights with which a deep network can learn, and find the units that have
+stopped learning.
 
 .. lesson::
    :needs: networks/01_modules optimization/05_backpropagation
    :data: scikit-learn's handwritten digits
-   :keywords: weight initialization, Xavier, Glorot, Kaiming, He initialization, fan_in, fan_out, vanishing gradient, exploding gradient,
-      dying ReLU, dead neurons, activation function, nn.init, calculate_gain, reset_parameters, leaky ReLU, GELU, SiLU, Swish,
-      loss stuck at 2.303, loss is nan
+   :keywords: weight initialization, Xavier, Glorot, Kaiming, He initialization, fan_in,
+      fan_out, vanishing gradient, exploding gradient, dying ReLU, dead neurons,
+      activation function, nn.init, calculate_gain, reset_parameters, leaky ReLU, GELU,
+      SiLU, Swish, loss stuck at 2.303, loss is nan
    :thumbnail: 1
 """
 

@@ -2,14 +2,16 @@ r"""
 Normalisation and dropout
 =========================
 
-Get a deep network to learn with BatchNorm, write BatchNorm, LayerNorm and dropout by hand, and see what a forgotten ``eval()`` does.
+Get a deep network to learn with BatchNorm, write BatchNorm, LayerNorm and dropout by
+hand, and see what a forgotten ``eval()`` does.
 
 .. lesson::
    :needs: networks/01_modules networks/02_activations_and_initialization
    :data: scikit-learn's handwritten digits
-   :keywords: batch normalization, batch norm, BatchNorm1d, BatchNorm2d, layer normalization, layer norm, regularization,
-      running_mean, running_var, momentum, train mode, eval mode, model.eval, good in training bad in prediction,
-      Expected more than 1 value per channel when training, batch size 1
+   :keywords: batch normalization, batch norm, BatchNorm1d, BatchNorm2d, layer
+      normalization, layer norm, regularization, running_mean, running_var, momentum,
+      train mode, eval mode, model.eval, good in training bad in prediction, Expected
+      more than 1 value per channel when training, batch size 1
    :thumbnail: 4
 """
 

@@ -2,14 +2,17 @@ r"""
 Convolution from scratch
 ========================
 
-Sharpen, blur and outline a photograph with a small square of weights, and know what ``nn.Conv2d`` computes, forward and backward.
+Sharpen, blur and outline a photograph with a small square of weights, and know what
+``nn.Conv2d`` computes, forward and backward.
 
 .. lesson::
-   :needs: tensors/02_numpy_on_a_photo optimization/05_backpropagation optimization/07_optimizers
+   :needs: tensors/02_numpy_on_a_photo optimization/05_backpropagation
+      optimization/07_optimizers
    :data: two photographs
    :alone:
-   :keywords: conv2d, CNN, convolutional layer, kernel, filter, sliding window, im2col, unfold, cross-correlation, flipped kernel,
-      Sobel, edge detection, blur, sharpen, image filter, gradient of a convolution, HWC, expected input to have 3 channels,
+   :keywords: conv2d, CNN, convolutional layer, kernel, filter, sliding window, im2col,
+      unfold, cross-correlation, flipped kernel, Sobel, edge detection, blur, sharpen,
+      image filter, gradient of a convolution, HWC, expected input to have 3 channels,
       Input type and bias type should be the same
    :thumbnail: 2
 """

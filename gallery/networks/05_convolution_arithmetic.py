@@ -2,15 +2,17 @@ r"""
 Convolution arithmetic
 ======================
 
-Say, before you run it, what size a convolution returns, what each output sees, and what it costs. The sheet to print is at the end.
+Say, before you run it, what size a convolution returns, what each output sees, and what
+it costs. The sheet to print is at the end.
 
 .. lesson::
    :needs: networks/04_convolution_from_scratch
    :data: none
-   :keywords: output size, output shape, conv2d formula, padding, same padding, stride, dilation, atrous, groups, depthwise separable,
-      transposed convolution, deconvolution, output_padding, checkerboard, receptive field, FLOPs, MACs, parameters, cheat sheet,
-      The size of tensor a must match the size of tensor b at non-singleton dimension, Kernel size can't be greater than actual
-      input size
+   :keywords: output size, output shape, conv2d formula, padding, same padding, stride,
+      dilation, atrous, groups, depthwise separable, transposed convolution,
+      deconvolution, output_padding, checkerboard, receptive field, FLOPs, MACs,
+      parameters, cheat sheet, The size of tensor a must match the size of tensor b at
+      non-singleton dimension, Kernel size can't be greater than actual input size
    :thumbnail: 1
 """
 

@@ -2,14 +2,17 @@ r"""
 Pooling and linear layers
 =========================
 
-Build a network that takes pictures of many sizes, and know what its pooling keeps and what it forgets.
+Build a network that takes pictures of many sizes, and know what its pooling keeps and
+what it forgets.
 
 .. lesson::
-   :needs: networks/05_convolution_arithmetic networks/03_normalization_and_dropout optimization/08_learning_rates
+   :needs: networks/05_convolution_arithmetic networks/03_normalization_and_dropout
+      optimization/08_learning_rates
    :data: generated digits
-   :keywords: max pooling, average pooling, adaptive pooling, global average pooling, GAP, flatten, fully connected layer, dense layer,
-      1x1 convolution, fully convolutional, translation invariance, shift invariance, aliasing, MaxPool2d, AdaptiveAvgPool2d,
-      mat1 and mat2 shapes cannot be multiplied
+   :keywords: max pooling, average pooling, adaptive pooling, global average pooling,
+      GAP, flatten, fully connected layer, dense layer, 1x1 convolution, fully
+      convolutional, translation invariance, shift invariance, aliasing, MaxPool2d,
+      AdaptiveAvgPool2d, mat1 and mat2 shapes cannot be multiplied
    :thumbnail: 2
 """
 

@@ -2,16 +2,20 @@ r"""
 LeNet, VGG, GoogLeNet and ResNet
 ================================
 
-Build four famous networks small, measure what the idea of each one buys, and train twenty-two layers with and without shortcuts.
+Build four famous networks small, measure what the idea of each one buys, and train
+twenty-two layers with and without shortcuts.
 
 .. lesson::
-   :needs: networks/03_normalization_and_dropout networks/06_pooling_and_linear_layers optimization/08_learning_rates
+   :needs: networks/03_normalization_and_dropout networks/06_pooling_and_linear_layers
+      optimization/08_learning_rates
    :data: generated glyphs (offline)
    :alone:
-   :keywords: convolutional neural network architectures, CNN, LeNet-5, VGG16, VGG-16, Inception, GoogleNet, ResNet18, ResNet-18,
-      skip connection, shortcut connection, residual block, bottleneck, 1x1 convolution, global average pooling, number of
-      parameters, FLOPs, FLOPS counter, meta device, vanishing gradient, exploding gradient, degradation problem, deep network
-      does not train, loss stays at 2.303, torchvision models without download
+   :keywords: convolutional neural network architectures, CNN, LeNet-5, VGG16, VGG-16,
+      Inception, GoogleNet, ResNet18, ResNet-18, skip connection, shortcut connection,
+      residual block, bottleneck, 1x1 convolution, global average pooling, number of
+      parameters, FLOPs, FLOPS counter, meta device, vanishing gradient, exploding
+      gradient, degradation problem, deep network does not train, loss stays at 2.303,
+      torchvision models without download
    :thumbnail: 2
 """
 

@@ -2,14 +2,18 @@ r"""
 Recurrent networks
 ==================
 
-Forecast the voltage of a nerve cell, write the cells of RNN, LSTM and GRU by hand, and see when memory fades.
+Forecast the voltage of a nerve cell, write the cells of RNN, LSTM and GRU by hand, and
+see when memory fades.
 
 .. lesson::
-   :needs: networks/01_modules networks/02_activations_and_initialization optimization/01_autograd_graph
+   :needs: networks/01_modules networks/02_activations_and_initialization
+      optimization/01_autograd_graph
    :data: a recording of a nerve cell that comes with Matplotlib
-   :keywords: RNN, LSTM, GRU, recurrent neural network, hidden state, time series, forecasting, sequence, vanishing gradient,
-      exploding gradient, clip_grad_norm_, gradient clipping, truncated backpropagation through time, BPTT, batch_first,
-      pack_padded_sequence, trying to backward through the graph a second time, naive forecast, seasonal
+   :keywords: RNN, LSTM, GRU, recurrent neural network, hidden state, time series,
+      forecasting, sequence, vanishing gradient, exploding gradient, clip_grad_norm_,
+      gradient clipping, truncated backpropagation through time, BPTT, batch_first,
+      pack_padded_sequence, trying to backward through the graph a second time, naive
+      forecast, seasonal
    :thumbnail: 3
 """
 

@@ -2,15 +2,19 @@ r"""
 Attention and transformers
 ==========================
 
-Compute attention by hand, mask it without surprises, and train a small encoder that reverses a sequence and shows where it looked.
+Compute attention by hand, mask it without surprises, and train a small encoder that
+reverses a sequence and shows where it looked.
 
 .. lesson::
-   :needs: networks/03_normalization_and_dropout networks/07_lenet_vgg_googlenet_resnet networks/08_recurrent_networks
+   :needs: networks/03_normalization_and_dropout networks/07_lenet_vgg_googlenet_resnet
+      networks/08_recurrent_networks
    :data: random digits
-   :keywords: self-attention, cross-attention, query key value, QKV, scaled_dot_product_attention, SDPA, MultiheadAttention, MHA,
-      attn_mask, key_padding_mask, is_causal, causal mask, padding mask, mask True or False, NaN in attention, fully masked row,
-      batch_first, positional encoding, sinusoidal positions, permutation equivariant, transformer encoder, pre-norm,
-      layer normalization, attention map, Attention Is All You Need
+   :keywords: self-attention, cross-attention, query key value, QKV,
+      scaled_dot_product_attention, SDPA, MultiheadAttention, MHA, attn_mask,
+      key_padding_mask, is_causal, causal mask, padding mask, mask True or False, NaN in
+      attention, fully masked row, batch_first, positional encoding, sinusoidal
+      positions, permutation equivariant, transformer encoder, pre-norm, layer
+      normalization, attention map, Attention Is All You Need
    :thumbnail: 3
 """
 

@@ -2,14 +2,16 @@ r"""
 The autograd graph
 ==================
 
-Find out which way to turn every weight, without writing a derivative, and say where each ``.grad`` comes from.
+Find out which way to turn every weight, without writing a derivative, and say where
+each ``.grad`` comes from.
 
 .. lesson::
    :needs: tensors/04_tensor_maths tensors/07_views_and_storage
    :data: none
-   :keywords: automatic differentiation, autodiff, requires_grad, grad_fn, leaf, retain_graph, retain_grad, gradient accumulation,
-      grad is None, element 0 of tensors does not require grad, trying to backward through the graph a second time, grad can
-      be implicitly created only for scalar outputs
+   :keywords: automatic differentiation, autodiff, requires_grad, grad_fn, leaf,
+      retain_graph, retain_grad, gradient accumulation, grad is None, element 0 of
+      tensors does not require grad, trying to backward through the graph a second time,
+      grad can be implicitly created only for scalar outputs
    :thumbnail: 2
 """
 

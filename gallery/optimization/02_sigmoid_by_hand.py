@@ -2,15 +2,18 @@ r"""
 A sigmoid by hand
 =================
 
-Write a function and its derivative yourself, test both against autograd, and find the input at which a correct formula ruins a training.
+Write a function and its derivative yourself, test both against autograd, and find the
+input at which a correct formula ruins a training.
 
 .. lesson::
    :needs: optimization/01_autograd_graph tensors/04_tensor_maths
    :data: none
-   :keywords: sigmod, logistic function, expit, inverse logit, logistic regression, softmax, gradcheck, finite differences,
-      numerical gradient, difference quotient, custom autograd Function, vector-Jacobian product, gradient is nan, nan loss,
-      overflow, log of sigmoid, torch.where nan gradient, vanishing gradient, binary cross-entropy, BCEWithLogitsLoss, grad
-      can be implicitly created only for scalar outputs
+   :keywords: sigmod, logistic function, expit, inverse logit, logistic regression,
+      softmax, gradcheck, finite differences, numerical gradient, difference quotient,
+      custom autograd Function, vector-Jacobian product, gradient is nan, nan loss,
+      overflow, log of sigmoid, torch.where nan gradient, vanishing gradient, binary
+      cross-entropy, BCEWithLogitsLoss, grad can be implicitly created only for scalar
+      outputs
    :thumbnail: 2
 """
 

@@ -2,15 +2,18 @@ r"""
 detach and no_grad
 ==================
 
-Leave the graph on purpose, with the tool that fits, and notice when you have left it by accident or have broken it.
+Leave the graph on purpose, with the tool that fits, and notice when you have left it by
+accident or have broken it.
 
 .. lesson::
    :needs: optimization/01_autograd_graph
    :data: none
-   :keywords: detach, no_grad, inference_mode, set_grad_enabled, .data, stop gradient, freeze layers, memory leak, out of memory,
-      in-place operation, Variable, volatile, requires_grad_, one of the variables needed for gradient computation has been
-      modified by an inplace operation, a leaf Variable that requires grad is being used in an in-place operation, can't
-      call numpy() on Tensor that requires grad, inference tensors cannot be saved for backward, weights only load failed
+   :keywords: detach, no_grad, inference_mode, set_grad_enabled, .data, stop gradient,
+      freeze layers, memory leak, out of memory, in-place operation, Variable, volatile,
+      requires_grad_, one of the variables needed for gradient computation has been
+      modified by an inplace operation, a leaf Variable that requires grad is being used
+      in an in-place operation, can't call numpy() on Tensor that requires grad,
+      inference tensors cannot be saved for backward, weights only load failed
    :thumbnail: 1
 """
 

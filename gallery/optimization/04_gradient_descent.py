@@ -2,13 +2,16 @@ r"""
 Gradient descent
 ================
 
-Fit a line in four ways that end at the same two numbers, and say before you run it which learning rate will blow up.
+Fit a line in four ways that end at the same two numbers, and say before you run it
+which learning rate will blow up.
 
 .. lesson::
-   :needs: tensors/08_broadcasting optimization/01_autograd_graph optimization/03_detach_and_no_grad
+   :needs: tensors/08_broadcasting optimization/01_autograd_graph
+      optimization/03_detach_and_no_grad
    :data: scikit-learn's diabetes table
-   :keywords: linear regression, least squares, normal equations, lstsq, sum of squared errors, SSE, MSE, training loop, zero_grad,
-      backward, step, learning rate too high, loss is nan, loss is inf, exploding loss, condition number, Hessian,
+   :keywords: linear regression, least squares, normal equations, lstsq, sum of squared
+      errors, SSE, MSE, training loop, zero_grad, backward, step, learning rate too
+      high, loss is nan, loss is inf, exploding loss, condition number, Hessian,
       standardize, feature scaling, mini-batch, SGD, stochastic gradient descent
    :thumbnail: 4
 """

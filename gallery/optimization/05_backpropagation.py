@@ -2,14 +2,18 @@ r"""
 Backpropagation by hand
 =======================
 
-Compute every gradient of a two-layer network with matrix products, match autograd number for number, and learn what no single layer can.
+Compute every gradient of a two-layer network with matrix products, match autograd
+number for number, and learn what no single layer can.
 
 .. lesson::
-   :needs: optimization/02_sigmoid_by_hand optimization/04_gradient_descent tensors/05_linear_algebra
+   :needs: optimization/02_sigmoid_by_hand optimization/04_gradient_descent
+      tensors/05_linear_algebra
    :data: the four positions of two switches
-   :keywords: backprop, chain rule, multilayer perceptron, MLP, feedforward network, neural network from scratch, NumPy neural
-      network, XOR, exclusive or, hidden layer, hidden units, derivative of a linear layer, matrix gradient, transpose in
-      backward, backward pass, local minimum, plateau, loss stuck, network does not learn
+   :keywords: backprop, chain rule, multilayer perceptron, MLP, feedforward network,
+      neural network from scratch, NumPy neural network, XOR, exclusive or, hidden
+      layer, hidden units, derivative of a linear layer, matrix gradient, transpose in
+      backward, backward pass, local minimum, plateau, loss stuck, network does not
+      learn
    :thumbnail: 4
 """
 

@@ -2,15 +2,18 @@ r"""
 Loss functions
 ==============
 
-Choose a loss by what your errors cost, write the common ones by hand, and recognise the mistakes that a loss accepts without a word.
+Choose a loss by what your errors cost, write the common ones by hand, and recognise the
+mistakes that a loss accepts without a word.
 
 .. lesson::
    :needs: optimization/02_sigmoid_by_hand optimization/04_gradient_descent
    :data: scikit-learn's iris, and generated points
-   :keywords: cost function, objective, criterion, MSE, L1, MAE, Huber, smooth L1, cross entropy, log loss, negative log likelihood,
-      NLLLoss, BCELoss, BCEWithLogitsLoss, softmax twice, loss does not go below 0.55, negative loss, loss 2.303, class
-      weight, pos_weight, imbalanced data, threshold, label smoothing, KL divergence, expected target dtype to be Long or
-      Byte but got Float, target out of bounds, expected target size, all elements of input should be between 0 and 1
+   :keywords: cost function, objective, criterion, MSE, L1, MAE, Huber, smooth L1, cross
+      entropy, log loss, negative log likelihood, NLLLoss, BCELoss, BCEWithLogitsLoss,
+      softmax twice, loss does not go below 0.55, negative loss, loss 2.303, class
+      weight, pos_weight, imbalanced data, threshold, label smoothing, KL divergence,
+      expected target dtype to be Long or Byte but got Float, target out of bounds,
+      expected target size, all elements of input should be between 0 and 1
    :thumbnail: 4
 """
 

@@ -2,13 +2,15 @@ r"""
 Optimisers
 ==========
 
-Choose an optimiser because you know what it does: write the update rules by hand, compare them with torch.optim, and race them.
+Choose an optimiser because you know what it does: write the update rules by hand,
+compare them with torch.optim, and race them.
 
 .. lesson::
    :needs: optimization/04_gradient_descent optimization/06_loss_functions
    :data: scikit-learn's handwritten digits
-   :keywords: optimizer, SGD, momentum, Nesterov, RMSprop, Adam, AdamW, weight decay, L2 regularization, LBFGS, L-BFGS, Muon,
-      ill-conditioned, condition number, closure, freeze layers, Muon only supports 2D parameters, step() missing 1 required
+   :keywords: optimizer, SGD, momentum, Nesterov, RMSprop, Adam, AdamW, weight decay, L2
+      regularization, LBFGS, L-BFGS, Muon, ill-conditioned, condition number, closure,
+      freeze layers, Muon only supports 2D parameters, step() missing 1 required
       positional argument: 'closure'
    :thumbnail: 1
    :alone:

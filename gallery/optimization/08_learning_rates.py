@@ -2,14 +2,17 @@ r"""
 Learning rates
 ==============
 
-Find a good learning rate by letting it rise, let a schedule lower it while you train, and measure what that buys.
+Find a good learning rate by letting it rise, let a schedule lower it while you train,
+and measure what that buys.
 
 .. lesson::
    :needs: optimization/07_optimizers
    :data: scikit-learn's handwritten digits
-   :keywords: lr, step size, learning rate finder, range test, lr_scheduler, StepLR, CosineAnnealingLR, cosine annealing, OneCycleLR,
-      warmup, LinearLR, SequentialLR, LambdaLR, ReduceLROnPlateau, Detected call of lr_scheduler.step() before optimizer.step(),
-      Tried to step more times than the total number of steps, loss is nan, loss explodes
+   :keywords: lr, step size, learning rate finder, range test, lr_scheduler, StepLR,
+      CosineAnnealingLR, cosine annealing, OneCycleLR, warmup, LinearLR, SequentialLR,
+      LambdaLR, ReduceLROnPlateau, Detected call of lr_scheduler.step() before
+      optimizer.step(), Tried to step more times than the total number of steps, loss is
+      nan, loss explodes
    :thumbnail: 2
 """
 

@@ -2,15 +2,17 @@ r"""
 Function transforms
 ===================
 
-Find wrong labels by the gradient of every single sample, and turn a function into its gradient, its Jacobian or its batched self.
+Find wrong labels by the gradient of every single sample, and turn a function into its
+gradient, its Jacobian or its batched self.
 
 .. lesson::
    :needs: optimization/04_gradient_descent optimization/05_backpropagation
    :data: scikit-learn's handwritten digits
-   :keywords: torch.func, functorch, vmap, grad, functional_call, per-sample gradients, per-example gradients, jacrev, jacfwd,
-      Jacobian, Hessian, jvp, Hessian-vector product, forward mode, reverse mode, second derivative, higher-order
-      derivatives, Newton's method, JAX, label noise, mislabelled data, data-dependent control flow, vmap randomness, called
-      random operation while in randomness error mode
+   :keywords: torch.func, functorch, vmap, grad, functional_call, per-sample gradients,
+      per-example gradients, jacrev, jacfwd, Jacobian, Hessian, jvp, Hessian-vector
+      product, forward mode, reverse mode, second derivative, higher-order derivatives,
+      Newton's method, JAX, label noise, mislabelled data, data-dependent control flow,
+      vmap randomness, called random operation while in randomness error mode
    :thumbnail: 1
 """
 

@@ -2,14 +2,16 @@ r"""
 NumPy arrays
 ============
 
-Compute with whole arrays without a loop, say which axis a sum removes and who shares memory, and translate what you know into PyTorch.
+Compute with whole arrays without a loop, say which axis a sum removes and who shares
+memory, and translate what you know into PyTorch.
 
 .. lesson::
    :needs:
    :data: none
-   :keywords: ndarray, indexing, slicing, axis, keepdims, broadcasting, view, copy, shares_memory, vectorise, vectorize, NumPy to
-      PyTorch, cheat sheet, operands could not be broadcast together, step must be greater than zero, mean(): could not
-      infer output dtype
+   :keywords: ndarray, indexing, slicing, axis, keepdims, broadcasting, view, copy,
+      shares_memory, vectorise, vectorize, NumPy to PyTorch, cheat sheet, operands could
+      not be broadcast together, step must be greater than zero, mean(): could not infer
+      output dtype
 """
 
 # %%

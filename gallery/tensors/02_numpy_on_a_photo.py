@@ -2,13 +2,15 @@ r"""
 NumPy on a photograph
 =====================
 
-Brighten, crop, recolour, mirror, pixelate and mask a photograph, and hand it to PyTorch with every pixel in its place.
+Brighten, crop, recolour, mirror, pixelate and mask a photograph, and hand it to PyTorch
+with every pixel in its place.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays
    :data: two photographs
-   :keywords: image processing, picture, uint8 overflow, wrap around, clip, RGB, BGR, HWC, CHW, channels first, channels last,
-      greyscale, grayscale, luminance, crop, flip, mosaic, pixelate, mask, colour splash, color splash, negative strides are
+   :keywords: image processing, picture, uint8 overflow, wrap around, clip, RGB, BGR,
+      HWC, CHW, channels first, channels last, greyscale, grayscale, luminance, crop,
+      flip, mosaic, pixelate, mask, colour splash, color splash, negative strides are
       not supported, avg_pool2d not implemented for Byte
    :thumbnail: 7
 """

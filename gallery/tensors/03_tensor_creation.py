@@ -2,14 +2,17 @@ r"""
 Making tensors
 ==============
 
-Make a tensor from a list, a rule, chance or NumPy, and say its dtype and whose memory it uses before you print it.
+Make a tensor from a list, a rule, chance or NumPy, and say its dtype and whose memory
+it uses before you print it.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays
    :data: none
-   :keywords: torch.tensor, torch.Tensor, FloatTensor, LongTensor, dtype, finfo, iinfo, overflow, half precision, bfloat16,
-      set_default_dtype, set_default_device, set_default_tensor_type is deprecated, from_numpy, as_tensor, dlpack, data_ptr,
-      arange, linspace, randn, manual_seed, value cannot be converted to type uint8 without overflow
+   :keywords: torch.tensor, torch.Tensor, FloatTensor, LongTensor, dtype, finfo, iinfo,
+      overflow, half precision, bfloat16, set_default_dtype, set_default_device,
+      set_default_tensor_type is deprecated, from_numpy, as_tensor, dlpack, data_ptr,
+      arange, linspace, randn, manual_seed, value cannot be converted to type uint8
+      without overflow
 """
 
 # %%

@@ -2,15 +2,17 @@ r"""
 Tensor maths
 ============
 
-Compute with whole tables at once, and say the shape and the dtype of a result before you run the line.
+Compute with whole tables at once, and say the shape and the dtype of a result before
+you run the line.
 
 .. lesson::
    :needs: tensors/03_tensor_creation
    :data: none
-   :keywords: dim, axis, reduce, reduction, mean, sum, std, var, median, mode, max, argmax, cumsum, keepdim, round half to even,
-      banker's rounding, modulo, remainder, fmod, clamp, clip, softmax, norm, type promotion, in-place, nan, mean() could
-      not infer output dtype, result type Float can't be cast to the desired output type, Implicit dimension choice for
-      softmax has been deprecated
+   :keywords: dim, axis, reduce, reduction, mean, sum, std, var, median, mode, max,
+      argmax, cumsum, keepdim, round half to even, banker's rounding, modulo, remainder,
+      fmod, clamp, clip, softmax, norm, type promotion, in-place, nan, mean() could not
+      infer output dtype, result type Float can't be cast to the desired output type,
+      Implicit dimension choice for softmax has been deprecated
    :thumbnail: 1
 """
 

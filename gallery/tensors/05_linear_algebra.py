@@ -2,16 +2,19 @@ r"""
 Linear algebra
 ==============
 
-Price two shopping baskets at once, find prices from receipts, and rebuild a photograph from a fraction of its numbers.
+Price two shopping baskets at once, find prices from receipts, and rebuild a photograph
+from a fraction of its numbers.
 
 .. lesson::
    :needs: tensors/04_tensor_maths
    :data: one of scikit-learn's two photographs
-   :keywords: matrix multiplication, matmul, mm, bmm, dot product, outer product, cross product, einsum, transpose, trace, diag,
-      tril, triu, inverse, inv, solve, singular matrix, ill-conditioned, condition number, svd, singular value
-      decomposition, low rank, PCA, compression, torch.svd deprecated, symeig, torch.qr, lstsq, mat1 and mat2 shapes cannot
-      be multiplied, mat1 and mat2 must have the same dtype, expected m1 and m2 to have the same dtype, This function was
-      deprecated since version 1.9 and is now removed
+   :keywords: matrix multiplication, matmul, mm, bmm, dot product, outer product, cross
+      product, einsum, transpose, trace, diag, tril, triu, inverse, inv, solve, singular
+      matrix, ill-conditioned, condition number, svd, singular value decomposition, low
+      rank, PCA, compression, torch.svd deprecated, symeig, torch.qr, lstsq, mat1 and
+      mat2 shapes cannot be multiplied, mat1 and mat2 must have the same dtype, expected
+      m1 and m2 to have the same dtype, This function was deprecated since version 1.9
+      and is now removed
    :thumbnail: 4
 """
 

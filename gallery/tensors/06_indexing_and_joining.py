@@ -2,14 +2,17 @@ r"""
 Indexing and joining
 ====================
 
-Pick, overwrite, count and join exactly the numbers you mean, and say before you run a line which shape comes out and whose memory it is.
+Pick, overwrite, count and join exactly the numbers you mean, and say before you run a
+line which shape comes out and whose memory it is.
 
 .. lesson::
    :needs: tensors/03_tensor_creation tensors/04_tensor_maths
    :data: none
-   :keywords: indexing, slicing, advanced indexing, boolean mask, gather, scatter, index_add, index_put, scatter_add, bincount,
-      histogram, one-hot, where, masked_fill, causal mask, cat, concatenate, stack, split, chunk, tensor_split, unbind,
-      squeeze, step must be greater than zero, index is out of bounds for dimension
+   :keywords: indexing, slicing, advanced indexing, boolean mask, gather, scatter,
+      index_add, index_put, scatter_add, bincount, histogram, one-hot, where,
+      masked_fill, causal mask, cat, concatenate, stack, split, chunk, tensor_split,
+      unbind, squeeze, step must be greater than zero, index is out of bounds for
+      dimension
    :thumbnail: 2
 """
 

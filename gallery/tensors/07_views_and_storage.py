@@ -2,14 +2,16 @@ r"""
 Views and storage
 =================
 
-Say, before you run a line, whether it copies numbers in memory or only reads them in another way.
+Say, before you run a line, whether it copies numbers in memory or only reads them in
+another way.
 
 .. lesson::
    :needs: tensors/03_tensor_creation tensors/06_indexing_and_joining
    :data: two photographs
-   :keywords: view, reshape, resize, resize_, contiguous, stride, storage_offset, as_strided, permute, transpose, shallow copy, deep
-      copy, memory sharing, alias, TypedStorage is deprecated, view size is not compatible with input tensor's size and
-      stride, np.resize, non-inplace resize is deprecated
+   :keywords: view, reshape, resize, resize_, contiguous, stride, storage_offset,
+      as_strided, permute, transpose, shallow copy, deep copy, memory sharing, alias,
+      TypedStorage is deprecated, view size is not compatible with input tensor's size
+      and stride, np.resize, non-inplace resize is deprecated
    :thumbnail: 4
 """
 

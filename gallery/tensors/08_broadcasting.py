@@ -2,15 +2,18 @@ r"""
 Broadcasting
 ============
 
-Predict the shape of any sum of two tensors, and find the bug that lets a perfect prediction have an error.
+Predict the shape of any sum of two tensors, and find the bug that lets a perfect
+prediction have an error.
 
 .. lesson::
    :needs: tensors/06_indexing_and_joining tensors/07_views_and_storage
    :data: none
-   :keywords: broadcast, broadcasting rules, expand, unsqueeze, keepdim, newaxis, None index, broadcast_shapes, shape mismatch,
-      silent bug, outer, pairwise, loss does not decrease, model predicts the mean, The size of tensor a must match the size
-      of tensor b at non-singleton dimension, Using a target size that is different to the input size, Please ensure they
-      have the same size, output with shape doesn't match the broadcast shape
+   :keywords: broadcast, broadcasting rules, expand, unsqueeze, keepdim, newaxis, None
+      index, broadcast_shapes, shape mismatch, silent bug, outer, pairwise, loss does
+      not decrease, model predicts the mean, The size of tensor a must match the size of
+      tensor b at non-singleton dimension, Using a target size that is different to the
+      input size, Please ensure they have the same size, output with shape doesn't match
+      the broadcast shape
    :thumbnail: 3
 """
 

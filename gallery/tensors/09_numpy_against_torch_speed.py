@@ -2,14 +2,16 @@ r"""
 NumPy against PyTorch: speed
 ============================
 
-Port a slow Python program to NumPy and to PyTorch, measure which step made it faster, and learn how to time threads and a GPU.
+Port a slow Python program to NumPy and to PyTorch, measure which step made it faster,
+and learn how to time threads and a GPU.
 
 .. lesson::
    :needs: tensors/01_numpy_arrays tensors/03_tensor_creation tensors/08_broadcasting
    :data: a photograph that comes with scikit-learn
-   :keywords: benchmark, timing, timeit, perf_counter, torch.utils.benchmark, vectorize, vectorization, slow for loop, threads,
-      set_num_threads, GPU, CUDA, accelerator, synchronize, CuPy, arithmetic intensity, roofline, overhead, k-means, port
-      NumPy to PyTorch, Expected all tensors to be on the same device, why is PyTorch slow
+   :keywords: benchmark, timing, timeit, perf_counter, torch.utils.benchmark, vectorize,
+      vectorization, slow for loop, threads, set_num_threads, GPU, CUDA, accelerator,
+      synchronize, CuPy, arithmetic intensity, roofline, overhead, k-means, port NumPy
+      to PyTorch, Expected all tensors to be on the same device, why is PyTorch slow
    :thumbnail: 1
    :alone:
 """

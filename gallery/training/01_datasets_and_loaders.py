@@ -2,15 +2,19 @@ r"""
 Datasets and loaders
 ====================
 
-Turn a folder of pictures, a list of texts or a table into the batches that a training loop wants.
+Turn a folder of pictures, a list of texts or a table into the batches that a training
+loop wants.
 
 .. lesson::
    :needs: tensors/06_indexing_and_joining tensors/07_views_and_storage
-   :data: pictures drawn from the fonts of Matplotlib; scikit-learn's wine table; dates as people write them
+   :data: pictures drawn from the fonts of Matplotlib; scikit-learn's wine table; dates
+      as people write them
    :alone:
-   :keywords: Dataset, DataLoader, custom dataset, ImageFolder, collate_fn, stack expects each tensor to be equal size, padding, pandas,
-      DataFrame to tensor, Double and Float, num_workers, worker_init_fn, forkserver, spawn, freeze_support, Can't get attribute, drop_last,
-      sampler, pin_memory, shuffle, Expected more than 1 value per channel
+   :keywords: Dataset, DataLoader, custom dataset, ImageFolder, collate_fn, stack
+      expects each tensor to be equal size, padding, pandas, DataFrame to tensor, Double
+      and Float, num_workers, worker_init_fn, forkserver, spawn, freeze_support, Can't
+      get attribute, drop_last, sampler, pin_memory, shuffle, Expected more than 1 value
+      per channel
    :thumbnail: 1
 """
 

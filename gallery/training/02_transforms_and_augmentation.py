@@ -2,13 +2,16 @@ r"""
 Transforms and augmentation
 ===========================
 
-Make many training pictures of a few, move masks and boxes along, and measure which changes help.
+Make many training pictures of a few, move masks and boxes along, and measure which
+changes help.
 
 .. lesson::
    :needs: training/01_datasets_and_loaders
    :data: letters drawn from the fonts of Matplotlib; drawn shapes with masks and boxes
-   :keywords: data augmentation, torchvision.transforms.v2, tv_tensors, BoundingBoxes, random crop, horizontal flip, RandomAffine,
-      normalize, ToDtype, ToTensor, scale=True, bounding box augmentation, segmentation mask, few samples, small data set
+   :keywords: data augmentation, torchvision.transforms.v2, tv_tensors, BoundingBoxes,
+      random crop, horizontal flip, RandomAffine, normalize, ToDtype, ToTensor,
+      scale=True, bounding box augmentation, segmentation mask, few samples, small data
+      set
    :thumbnail: 2
 """
 

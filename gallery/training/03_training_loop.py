@@ -2,13 +2,16 @@ r"""
 The training loop
 =================
 
-Write the loop that trains a network, know what goes wrong without each of its lines, and know when to stop it.
+Write the loop that trains a network, know what goes wrong without each of its lines,
+and know when to stop it.
 
 .. lesson::
-   :needs: tensors/07_views_and_storage optimization/04_gradient_descent optimization/06_loss_functions
+   :needs: tensors/07_views_and_storage optimization/04_gradient_descent
+      optimization/06_loss_functions
    :data: scikit-learn's handwritten digits
-   :keywords: train a neural network, epoch, mini-batch, validation set, overfitting, overfit one batch, early stopping, model.eval,
-      model.train, zero_grad, no_grad, optimizer.step, loss does not decrease
+   :keywords: train a neural network, epoch, mini-batch, validation set, overfitting,
+      overfit one batch, early stopping, model.eval, model.train, zero_grad, no_grad,
+      optimizer.step, loss does not decrease
    :thumbnail: 4
 """
 

@@ -2,13 +2,15 @@ r"""
 Handwritten digits
 ==================
 
-Take a data set from its file to a trained network, look at its mistakes, and decide what a person should read.
+Take a data set from its file to a trained network, look at its mistakes, and decide
+what a person should read.
 
 .. lesson::
    :needs: training/03_training_loop
    :data: scikit-learn's handwritten digits; MNIST when it is on this machine
-   :keywords: MNIST, KMNIST, image classification, convolutional network, CNN, data augmentation, confusion matrix, precision,
-      recall, one-cycle learning rate, OneCycleLR, worst mistakes, confidence threshold, reject option
+   :keywords: MNIST, KMNIST, image classification, convolutional network, CNN, data
+      augmentation, confusion matrix, precision, recall, one-cycle learning rate,
+      OneCycleLR, worst mistakes, confidence threshold, reject option
    :thumbnail: 4
 """
 

@@ -2,15 +2,18 @@ r"""
 Saving and resuming
 ===================
 
-Save a model so that others can load it without risk, and a training so that a killed run goes on as if nothing had happened.
+Save a model so that others can load it without risk, and a training so that a killed
+run goes on as if nothing had happened.
 
 .. lesson::
    :needs: training/03_training_loop tensors/07_views_and_storage
    :data: scikit-learn's handwritten digits
-   :keywords: save a model, load a model, checkpoint, resume training, torch.save, torch.load, state_dict, load_state_dict, weights_only,
-      safetensors, pickle, SIGKILL, out of memory killed, spot instance, preemption, Weights only load failed, Unsupported global,
-      Missing key(s) in state_dict, Unexpected key(s) in state_dict, size of checkpoint, PytorchStreamReader failed reading zip
-      archive, map_location, Attempting to deserialize object on a CUDA device
+   :keywords: save a model, load a model, checkpoint, resume training, torch.save,
+      torch.load, state_dict, load_state_dict, weights_only, safetensors, pickle,
+      SIGKILL, out of memory killed, spot instance, preemption, Weights only load
+      failed, Unsupported global, Missing key(s) in state_dict, Unexpected key(s) in
+      state_dict, size of checkpoint, PytorchStreamReader failed reading zip archive,
+      map_location, Attempting to deserialize object on a CUDA device
    :thumbnail: 1
    :alone:
 """

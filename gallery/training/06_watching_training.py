@@ -2,14 +2,17 @@ r"""
 Watching training
 =================
 
-Log a training so that you can see trouble before the loss shows it, and read the log back from TensorBoard, Visdom or a plain file.
+Log a training so that you can see trouble before the loss shows it, and read the log
+back from TensorBoard, Visdom or a plain file.
 
 .. lesson::
    :needs: training/03_training_loop optimization/08_learning_rates
    :data: scikit-learn's handwritten digits
-   :keywords: TensorBoard, SummaryWriter, add_scalar, add_histogram, event file, tfevents, EventAccumulator, tensorboardX, Visdom, tqdm,
-      progress bar, loss curve, visualize training, logging metrics, JSON lines, exponential moving average, smoothing, update-to-weight
-      ratio, diverging loss, loss explodes, learning rate too high
+   :keywords: TensorBoard, SummaryWriter, add_scalar, add_histogram, event file,
+      tfevents, EventAccumulator, tensorboardX, Visdom, tqdm, progress bar, loss curve,
+      visualize training, logging metrics, JSON lines, exponential moving average,
+      smoothing, update-to-weight ratio, diverging loss, loss explodes, learning rate
+      too high
    :thumbnail: 2
 """
 

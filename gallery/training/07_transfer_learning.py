@@ -2,14 +2,18 @@ r"""
 Transfer learning
 =================
 
-Read digits with ten labelled pictures of each: reuse a network that was trained on something else, with labels or without.
+Read digits with ten labelled pictures of each: reuse a network that was trained on
+something else, with labels or without.
 
 .. lesson::
-   :needs: training/04_handwritten_digits training/05_saving_and_resuming networks/03_normalization_and_dropout
+   :needs: training/04_handwritten_digits training/05_saving_and_resuming
+      networks/03_normalization_and_dropout
    :data: characters drawn from the fonts of Matplotlib
-   :keywords: fine-tuning, finetune, pretrained model, pretraining, frozen layers, freeze, unfreeze, backbone, feature extraction,
-      requires_grad, param_groups, add_param_group, layer-wise learning rate, linear probe, self-supervised, rotation prediction,
-      torchvision weights, weights enum, pretrained=True, size mismatch for fc.weight, invalid hash value, small data set
+   :keywords: fine-tuning, finetune, pretrained model, pretraining, frozen layers,
+      freeze, unfreeze, backbone, feature extraction, requires_grad, param_groups,
+      add_param_group, layer-wise learning rate, linear probe, self-supervised, rotation
+      prediction, torchvision weights, weights enum, pretrained=True, size mismatch for
+      fc.weight, invalid hash value, small data set
    :thumbnail: 2
 """
 

@@ -2,13 +2,16 @@ r"""
 Debugging a network
 ===================
 
-Find out why a network that was good in training fails in use, and where a NaN comes from.
+Find out why a network that was good in training fails in use, and where a NaN comes
+from.
 
 .. lesson::
-   :needs: networks/01_modules networks/03_normalization_and_dropout training/03_training_loop
+   :needs: networks/01_modules networks/03_normalization_and_dropout
+      training/03_training_loop
    :data: digits drawn from the fonts of Matplotlib
-   :keywords: debug, pdb, breakpoint, forward hook, anomaly mode, set_detect_anomaly, NaN loss, loss is nan, model.eval, data leakage,
-      distribution shift, predictions are wrong, accuracy drops in production, returned nan values in its 0th output
+   :keywords: debug, pdb, breakpoint, forward hook, anomaly mode, set_detect_anomaly,
+      NaN loss, loss is nan, model.eval, data leakage, distribution shift, predictions
+      are wrong, accuracy drops in production, returned nan values in its 0th output
    :thumbnail: 1
 """
 

@@ -2,13 +2,17 @@ r"""
 Few data, and one rare class
 ============================
 
-Find a class that is two in a hundred, measure whether you do, and tell what techniques give from what only more data gives.
+Find a class that is two in a hundred, measure whether you do, and tell what techniques
+give from what only more data gives.
 
 .. lesson::
-   :needs: optimization/06_loss_functions training/03_training_loop training/08_debugging
+   :needs: optimization/06_loss_functions training/03_training_loop
+      training/08_debugging
    :data: characters drawn from the fonts of Matplotlib
-   :keywords: imbalanced data, class imbalance, skewed classes, pos_weight, class weights, WeightedRandomSampler, oversampling, SMOTE,
-      average precision, precision recall curve, PR curve, AUPRC, threshold, calibration, small data set, model predicts only one class
+   :keywords: imbalanced data, class imbalance, skewed classes, pos_weight, class
+      weights, WeightedRandomSampler, oversampling, SMOTE, average precision, precision
+      recall curve, PR curve, AUPRC, threshold, calibration, small data set, model
+      predicts only one class
    :thumbnail: 3
 """
 

@@ -2,14 +2,18 @@ r"""
 Training in seconds
 ===================
 
-Make a training many times faster on the same processor, one change at a time, and find out which changes are worth it.
+Make a training many times faster on the same processor, one change at a time, and find
+out which changes are worth it.
 
 .. lesson::
-   :needs: training/03_training_loop networks/05_convolution_arithmetic optimization/08_learning_rates
+   :needs: training/03_training_loop networks/05_convolution_arithmetic
+      optimization/08_learning_rates
    :data: glyphs of ten digits; MNIST when it is on this machine
-   :keywords: speed up training, slow training, PyTorch slow on CPU, profile, profiling, bottleneck, time to accuracy, Amdahl's law,
-      channels_last, NHWC, memory format, bfloat16, bf16, autocast, mixed precision, torch.compile, OneCycleLR, super-convergence,
-      label smoothing, whitening, ZCA, Muon, Newton-Schulz, fused optimizer, DataLoader bottleneck, speedrun, 99 % on MNIST
+   :keywords: speed up training, slow training, PyTorch slow on CPU, profile, profiling,
+      bottleneck, time to accuracy, Amdahl's law, channels_last, NHWC, memory format,
+      bfloat16, bf16, autocast, mixed precision, torch.compile, OneCycleLR,
+      super-convergence, label smoothing, whitening, ZCA, Muon, Newton-Schulz, fused
+      optimizer, DataLoader bottleneck, speedrun, 99 % on MNIST
    :thumbnail: 3
    :alone:
 """

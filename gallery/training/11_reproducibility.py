@@ -2,14 +2,17 @@ r"""
 The same numbers again
 ======================
 
-Make a training give the same weights twice, bit for bit, and know which changes of program or machine make that impossible, and why.
+Make a training give the same weights twice, bit for bit, and know which changes of
+program or machine make that impossible, and why.
 
 .. lesson::
    :needs: training/03_training_loop training/05_saving_and_resuming
    :data: scikit-learn's handwritten digits
-   :keywords: reproducibility, reproducible results, random seed, manual_seed, set seed, torch.Generator, deterministic, nondeterministic,
-      use_deterministic_algorithms, does not have a deterministic implementation, worker_init_fn, num_workers, different results every run,
-      floating-point, associative, rounding error, allclose, assert_close, tolerance, rtol, atol, bfloat16, CUBLAS_WORKSPACE_CONFIG
+   :keywords: reproducibility, reproducible results, random seed, manual_seed, set seed,
+      torch.Generator, deterministic, nondeterministic, use_deterministic_algorithms,
+      does not have a deterministic implementation, worker_init_fn, num_workers,
+      different results every run, floating-point, associative, rounding error,
+      allclose, assert_close, tolerance, rtol, atol, bfloat16, CUBLAS_WORKSPACE_CONFIG
    :thumbnail: 3
    :alone:
 """

@@ -2,13 +2,17 @@ r"""
 Tuning without magic
 ====================
 
-Spend a budget of trials where it matters, tell a better setting from luck, and report a number that survives new data.
+Spend a budget of trials where it matters, tell a better setting from luck, and report a
+number that survives new data.
 
 .. lesson::
-   :needs: optimization/07_optimizers optimization/08_learning_rates training/03_training_loop
+   :needs: optimization/07_optimizers optimization/08_learning_rates
+      training/03_training_loop
    :data: scikit-learn's handwritten digits
-   :keywords: hyperparameter tuning, hyperparameter optimization, HPO, grid search, random search, successive halving, Hyperband,
-      ablation study, Optuna, Ray Tune, sweep, seed variance, validation set overfitting, model selection, which learning rate
+   :keywords: hyperparameter tuning, hyperparameter optimization, HPO, grid search,
+      random search, successive halving, Hyperband, ablation study, Optuna, Ray Tune,
+      sweep, seed variance, validation set overfitting, model selection, which learning
+      rate
    :thumbnail: 2
 """
 

@@ -2,14 +2,17 @@ r"""
 One script for every device
 ===========================
 
-Write a training step that runs unchanged on a GPU, on a laptop's chip or on a plain CPU, and predict whether a device pays.
+Write a training step that runs unchanged on a GPU, on a laptop's chip or on a plain
+CPU, and predict whether a device pays.
 
 .. lesson::
    :needs: tensors/09_numpy_against_torch_speed training/03_training_loop
    :data: none
    :alone:
-   :keywords: GPU, CUDA, MPS, XPU, Apple silicon, Intel GPU, no GPU, device mismatch, expected all tensors to be on the same device,
-      torch.accelerator, asynchronous, synchronize, pin_memory, non_blocking, out of memory, host memory, transfer, meta device
+   :keywords: GPU, CUDA, MPS, XPU, Apple silicon, Intel GPU, no GPU, device mismatch,
+      expected all tensors to be on the same device, torch.accelerator, asynchronous,
+      synchronize, pin_memory, non_blocking, out of memory, host memory, transfer, meta
+      device
    :thumbnail: 2
 """
 
