@@ -13,13 +13,11 @@ also runs in bfloat16 where the processor has instructions for it.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from loop_overhead import machine
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -189,18 +187,6 @@ def ours(train, test, seed, half):
         for x, y in zip(test[0].split(500), test[1].split(500), strict=True):
             right += (model(straighten(x)).argmax(1) == y).sum().item()
     return right / len(test[0]), time.process_time() - begin
-
-
-def machine():
-    """Describe the machine, and how busy it is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    name = names[0] if names else platform.processor() or platform.machine()
-    return (
-        f"{name}, {os.cpu_count()} cores{load}; Python {platform.python_version()}, torch {torch.__version__}, 1 thread"
-    )
 
 
 def measure(seeds, train, test, halves, epochs):
